@@ -1,0 +1,217 @@
+"""What the verbs report: frozen records that print, compare and serialise the same everywhere.
+
+Every record that reaches a JSON file stands under a result with a `schema` number. A row that did
+not run has status `not run` and a reason; it never counts as passed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from tiedexport.spec import Precision, TrainingRecord
+
+RESULT_SCHEMA = 1
+Status = Literal["passed", "failed", "not run"]
+
+
+class Availability(Struct, frozen=True):
+    """Whether a runtime or engine builder can work here; if not, why and what to install or do."""
+
+    available: bool
+    version: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+class Component(Struct, frozen=True):
+    """A row of `doctor`: a runtime, an engine builder, or a part of the environment."""
+
+    kind: Literal["runtime", "engine builder", "environment"]
+    name: str
+    availability: Availability
+
+
+class Environment(Struct, frozen=True):
+    """The machine and versions that a result was obtained with."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    packages: dict[str, str]
+
+
+class DoctorResult(Struct, frozen=True):
+    """Everything that `doctor` found.
+
+    `warnings` are contradictions, such as both onnxruntime packages in one environment.
+    """
+
+    components: tuple[Component, ...]
+    environment: Environment
+    warnings: tuple[str, ...] = ()
+    schema: int = RESULT_SCHEMA
+
+
+class Comparison(Struct, frozen=True):
+    """One runtime, stage and precision against the float64 golden outputs.
+
+    Attributes:
+        absolute_error, relative_error: the worst over all outputs (relative where |golden| > 0).
+        worst_index: where the error in units of its bound is largest.
+        error_in_bounds: the largest |error| / bound; above 1 is a failure.
+        bound: the bound at `worst_index`.
+        accumulation: the type that sums were assumed to be kept in.
+        cosine: cosine of the angle between output and golden output.
+        psnr_db: peak signal-to-noise ratio in dB.
+    """
+
+    runtime: str
+    stage: str
+    precision: Precision
+    status: Status
+    reason: str = ""
+    absolute_error: float | None = None
+    relative_error: float | None = None
+    worst_index: tuple[int, ...] = ()
+    error_in_bounds: float | None = None
+    bound: float | None = None
+    accumulation: Precision | None = None
+    nan_count: int = 0
+    inf_count: int = 0
+    cosine: float | None = None
+    psnr_db: float | None = None
+
+
+class Quality(Struct, frozen=True):
+    """Reconstruction error of one runtime and precision on the held-back test set."""
+
+    runtime: str
+    precision: Precision
+    status: Status
+    reason: str = ""
+    test_rmse: float | None = None
+    samples: int = 0
+
+
+class Reconstruction(Struct, frozen=True):
+    """What one runtime made of the first golden inputs, for pictures: grey or colour, 8 bits.
+
+    `pixels` are `shape` = [n, height, width] or [n, height, width, channels] bytes in C order.
+    """
+
+    runtime: str
+    precision: Precision
+    shape: tuple[int, ...]
+    pixels: bytes
+
+
+class VerifyResult(Struct, frozen=True):
+    """All rows of `verify`. `passed` needs at least one row that ran and none that failed."""
+
+    bundle: str
+    comparisons: tuple[Comparison, ...]
+    quality: tuple[Quality, ...]
+    reconstructions: tuple[Reconstruction, ...]
+    environment: Environment
+    seconds: float
+    schema: int = RESULT_SCHEMA
+
+    @property
+    def ran(self) -> int:
+        """How many comparisons ran."""
+        return sum(row.status != "not run" for row in self.comparisons)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something ran and nothing that ran failed."""
+        statuses = [row.status for row in self.comparisons] + [q.status for q in self.quality]
+        return self.ran > 0 and "failed" not in statuses
+
+
+class Latency(Struct, frozen=True):
+    """Seconds a call of one contender at one batch size, over every timed call (none dropped)."""
+
+    runtime: str
+    stage: str
+    precision: Precision
+    batch: int
+    threads: int
+    status: Status
+    reason: str = ""
+    iterations: int = 0
+    min_s: float | None = None
+    mean_s: float | None = None
+    median_s: float | None = None
+    max_s: float | None = None
+    percentiles_s: dict[str, float] = field(default_factory=dict)
+    throughput_per_s: float | None = None
+
+
+class BenchResult(Struct, frozen=True):
+    """All rows of `bench`; contenders of one batch size were interleaved round by round."""
+
+    bundle: str
+    latencies: tuple[Latency, ...]
+    environment: Environment
+    seconds: float
+    schema: int = RESULT_SCHEMA
+
+
+class EngineOutcome(Struct, frozen=True):
+    """One engine that a build was asked for, or tried by itself."""
+
+    target: str
+    stage: str
+    precision: Precision
+    status: Status
+    reason: str = ""
+    file: str = ""
+    size_bytes: int = 0
+    seconds: float = 0.0
+
+
+class BuildResult(Struct, frozen=True):
+    """What `build` wrote and which engines it could not build."""
+
+    bundle: str
+    precisions: tuple[Precision, ...]
+    parameter_bytes: int
+    file_bytes: int
+    engine_bytes: int
+    engines: tuple[EngineOutcome, ...]
+    seconds: float
+    schema: int = RESULT_SCHEMA
+
+
+class TrainResult(Struct, frozen=True):
+    """What `train` reached and where it wrote its checkpoint and pictures."""
+
+    checkpoint: str
+    record: TrainingRecord
+    pictures: tuple[str, ...]
+    seconds: float
+    schema: int = RESULT_SCHEMA
+
+
+class DemoResult(Struct, frozen=True):
+    """The whole path: every result of `demo` and the report that shows them."""
+
+    train: TrainResult
+    build: BuildResult
+    verify: VerifyResult
+    bench: BenchResult
+    report: str
+    seconds: float
+    schema: int = RESULT_SCHEMA
+
+
+def to_json(result: Struct) -> bytes:
+    """A result as indented JSON with a final newline; `passed` where the record has a verdict."""
+    fields: dict[str, Any] = msgspec.to_builtins(result)
+    if hasattr(result, "passed"):
+        fields["passed"] = result.passed
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
