@@ -1,0 +1,195 @@
+"""The manifest of a bundle: its schema, and the digest that guards its own bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from tiedexport.errors import BundleError
+from tiedexport.spec import Precision, StageSpec, Tie, TrainingRecord
+
+SCHEMA = 1
+"""The newest schema that this release writes; it reads this one and every earlier one."""
+
+_DIGEST_KEY = b',\n  "digest": "'
+_DIGEST_END = b'"\n}\n'
+
+
+class FileRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and SHA-256 of one file of the bundle."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Binding(Struct, frozen=True, forbid_unknown_fields=True):
+    """One input, output or weight of an engine; `weight` names a tensor of the weights file."""
+
+    name: str
+    role: str
+    dtype: Precision
+    shape: tuple[int, ...]
+
+
+class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """One engine and what made it.
+
+    Attributes:
+        file: path inside the bundle.
+        target: as asked for, "rtx:sm89" or "tensorrt".
+        package, package_version: the builder, which must also be the runtime.
+        compute_capabilities: e.g. (89,); the devices that may run it.
+        weights: "shared" (weights are input bindings) or "baked".
+        profile: smallest, typical and largest batch.
+        graph_sha256: digest of the ONNX graph that the builder parsed.
+    """
+
+    file: str
+    stage: str
+    precision: Precision
+    target: str
+    package: str
+    package_version: str
+    compute_capabilities: tuple[int, ...]
+    weights: str
+    profile: tuple[int, int, int]
+    bindings: tuple[Binding, ...]
+    graph_sha256: str
+
+
+class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
+    """A summary of the derived bound on the golden outputs of one stage and precision.
+
+    `verify` derives the bound of every element again; these figures are for readers of the manifest
+    and for hosts that compare with one number: the largest and the median bound over all outputs.
+    """
+
+    stage: str
+    precision: Precision
+    accumulation: Precision
+    lambda_: float
+    largest_bound: float
+    median_bound: float
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that a bundle says of itself.
+
+    Attributes:
+        graphs: precision → stage → file name of the ONNX graph.
+        weights: precision → file name of the safetensors file, each parameter once.
+        io_dtype: type of every stage's inputs and outputs.
+        files: path inside the bundle → size and digest, for every file but the manifest.
+    """
+
+    schema: int
+    generator: str
+    created: str
+    name: str
+    family: str
+    config: dict[str, Any]
+    sample_shape: tuple[int, ...]
+    io_dtype: Precision
+    opset: int
+    parameter_count: int
+    stages: tuple[StageSpec, ...]
+    ties: tuple[Tie, ...]
+    weights: dict[Precision, str]
+    graphs: dict[Precision, dict[str, str]]
+    plans: tuple[PlanRecord, ...]
+    golden: str
+    tolerances: tuple[Tolerance, ...]
+    training: TrainingRecord | None
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that weights and graphs are stored in."""
+        return tuple(self.weights)
+
+    def stage(self, name: str) -> StageSpec:
+        """The stage of that name.
+
+        Raises:
+            BundleError: the bundle has no such stage.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages)
+        raise BundleError("no such stage", where=self.name, got=name, expected=known)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON whose last member is the SHA-256 of all bytes before that member."""
+    body = msgspec.json.format(msgspec.json.encode(manifest), indent=2).removesuffix(b"\n}")
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return body + _DIGEST_KEY + digest + _DIGEST_END
+
+
+def decode_manifest(raw: bytes, where: object) -> Manifest:
+    """Check the digest, then the schema, then every field and file name.
+
+    Raises:
+        BundleError: the bytes are damaged, of a newer schema, or name a file outside the bundle.
+    """
+    body, key, tail = raw.rpartition(_DIGEST_KEY)
+    digest = hashlib.sha256(body).hexdigest()
+    if not key or tail != digest.encode() + _DIGEST_END:
+        raise BundleError(
+            "the manifest is damaged or was edited",
+            where=where,
+            got=f"a digest ending {tail[:64].decode('ascii', 'replace')!r}",
+            expected=digest,
+            hint="copy the bundle again, or rebuild it: tiedexport build model.pt",
+        )
+    try:
+        _refuse_newer_schema(body + b"\n}", where)
+        manifest = msgspec.json.decode(body + b"\n}", type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError("the manifest is not valid", where=where, got=str(error)) from error
+    named = {
+        manifest.golden,
+        *manifest.weights.values(),
+        *(file for graphs in manifest.graphs.values() for file in graphs.values()),
+        *(plan.file for plan in manifest.plans),
+    }
+    if missing := named - manifest.files.keys():
+        raise BundleError("files without a digest", where=where, got=", ".join(sorted(missing)))
+    for name in manifest.files:
+        _refuse_unsafe_name(name, where)
+    return manifest
+
+
+def _refuse_newer_schema(document: bytes, where: object) -> None:
+    class Header(Struct):
+        schema: int
+        generator: str
+
+    header = msgspec.json.decode(document, type=Header)
+    if not 1 <= header.schema <= SCHEMA:
+        version = header.generator.rpartition(" ")[2]
+        raise BundleError(
+            "the bundle was written by a newer tiedexport",
+            where=where,
+            got=f"schema {header.schema} of {header.generator}",
+            expected=f"schema 1 to {SCHEMA}",
+            hint=f"pip install 'tiedexport>={version}'",
+        )
+
+
+def _refuse_unsafe_name(name: str, where: object) -> None:
+    parts = PurePosixPath(name).parts
+    plain = bool(parts) and "/".join(parts) == name and ".." not in parts
+    if not plain or name.startswith("/") or "\\" in name or ":" in name or "\0" in name:
+        raise BundleError(
+            "a file name that could leave the bundle",
+            where=where,
+            got=repr(name),
+            expected="a relative path without '..'",
+        )

@@ -1,0 +1,135 @@
+"""The contract of a runtime, and the registry of those that exist.
+
+Every file in this package is a runtime; it lists its rows in `RUNTIMES`. Other packages add theirs
+through the entry-point group `tiedexport.runtimes`, each entry naming a module with such a list.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from tiedexport.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from tiedexport.bundle import Bundle
+    from tiedexport.results import Availability
+    from tiedexport.spec import Precision, StageSpec
+
+Memory = Literal["shared", "packed"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of any runtime.
+
+    Attributes:
+        memory: "shared" keeps one copy of each weight among all stages, sessions and processes;
+            "packed" takes the runtime's fastest layout, whatever it stores.
+        threads: CPU threads a session computes with; None is the runtime's own default.
+    """
+
+    memory: Memory = "shared"
+    threads: int | None = None
+
+
+class Backend(Protocol):
+    """A library's side of a session: arrays reaching it are checked, errors leaving it are ours."""
+
+    def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """Run one stage on a C-contiguous array; write into `out` and return it where given."""
+        ...
+
+    def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
+        """A call that runs the stage from `x` to `out` with all set-up done once."""
+        ...
+
+    def close(self) -> None:
+        """Free what the library holds."""
+        ...
+
+
+class Runtime(Protocol):
+    """One row: a library on a kind of device.
+
+    Attributes:
+        name: as given to `--runtime`.
+        rank: `auto` takes the available runtime of the lowest rank.
+        precisions: what it computes in, best first.
+        accumulation: precision → the type that its sums are assumed to be kept in.
+    """
+
+    name: str
+    rank: int
+    precisions: tuple[Precision, ...]
+    accumulation: dict[Precision, Precision]
+
+    def availability(self) -> Availability:
+        """Whether it works on this machine; if not, why and what to install."""
+        ...
+
+    def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
+        """Why this runtime, though available, cannot run this bundle in this precision; or None."""
+        ...
+
+    def open(self, bundle: Bundle, precision: Precision, options: Options) -> Backend:
+        """Get ready to run every stage.
+
+        Raises:
+            RuntimeFailedError: the library refused, in its own words.
+        """
+        ...
+
+
+@cache
+def all_runtimes() -> dict[str, Runtime]:
+    """Every runtime by name, whether or not it can work here, lowest rank first."""
+    names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    names += [entry.value for entry in entry_points(group="tiedexport.runtimes")]
+    rows = [row for name in names for row in importlib.import_module(name).RUNTIMES]
+    return {row.name: row for row in sorted(rows, key=lambda row: row.rank)}
+
+
+def runtime_named(name: str) -> Runtime:
+    """The runtime of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    runtimes = all_runtimes()
+    if name not in runtimes:
+        raise UsageError(
+            "unknown runtime",
+            got=repr(name),
+            expected=", ".join(runtimes),
+            hint="tiedexport doctor lists what this machine has",
+        )
+    return runtimes[name]
+
+
+def choose_precision(
+    runtime: Runtime, bundle: Bundle, wanted: Precision | None = None
+) -> tuple[Precision | None, str]:
+    """The precision that a runtime would run a bundle in here, or None and why it cannot."""
+    availability = runtime.availability()
+    if not availability.available:
+        return None, availability.reason
+    stored = bundle.manifest.precisions
+    choices = [wanted] if wanted else [p for p in runtime.precisions if p in stored]
+    reason = f"the bundle holds {', '.join(stored)} only"
+    for precision in choices:
+        if precision not in stored:
+            continue
+        refusal = runtime.refusal(bundle, precision)
+        if refusal is None:
+            return precision, ""
+        reason = refusal
+    return None, reason
