@@ -1,0 +1,256 @@
+r"""How far a correct runtime may stray from the float64 reference: a derived bound per element.
+
+What is known is computed. The bundle's weights and the runtime's input are the golden ones rounded
+to nearest, so two float64 trajectories, one with stored weights and one with the stored input as
+well, give the errors of storage exactly, however structured the weights are.
+
+What is not known is bounded. Roundings at run time are modelled as independent, uniform and of
+mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci.
+Comput. 41, 2019): rounding v to nearest errs by at most u|v|, hence with a variance of at most
+(u v)²/3, or (underflow)²/3 where v is subnormal. A weighted op adds, for z = Σ_j t_j with n terms
+t_j = w_j h_j, the bias being one of them, and Q = Σ t_j²:
+
+* products: u_acc² Q/3 (none where the runtime fuses multiply and add);
+* sums: (u_acc²/3) Σ_k s_k² over the partial sums s_k. With terms in exchangeable order, s_k is a
+  sample of k of n terms without replacement, so
+  E s_k² = (k/n)² z² + k(n-k)/(n(n-1)) (Q - z²/n), and summing over k = 1 … n
+  **Σ_k E s_k² = (n+1)(2z² + Q)/6** exactly. Terms of one sign have Q ≥ z²/n only, and it is z²
+  that counts; terms of random sign have z² ≈ Q. A sum in blocks or trees has shorter partial sums
+  and stays below the sequential one;
+* storing the output: u² z²/3.
+
+An activation multiplies errors by its largest slope over [z - λσ, z + λσ] and adds its own error of
+evaluation. Later layers map errors linearly: independent ones by squared weights. But errors that
+reach an output by several paths are correlated (in Wᵀ W x every error of x returns to its own
+place, and weights of low rank add up errors that squared weights average out, by up to √n a layer).
+So `PROBES` random vectors drawn from the model travel with the data (Hutchinson's estimator of a
+diagonal: E (J D^½ r)² = diag(J D Jᵀ) for random signs r), and the variance is the larger of the two
+estimates: correlation may widen the bound but never narrows it.
+
+The bound is |stored - golden| + |rounded - stored| + λσ with λ = `LAMBDA`. It is of first order,
+and it is a model: it does not hold for sums that stagnate (n u_acc ≥ 1, that is 2,048 terms of one
+sign and more, added one by one in fp16).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiedexport.rounding import ops
+from tiedexport.spec import WEIGHTED_OPS, Layer, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from tiedexport.rounding.ops import Float64
+
+LAMBDA = 4.0
+"""Bound in standard deviations: a normal error exceeds it with probability 6e-5, and the variance
+of one rounding is at most, on average 0.54 times, the one that is assumed."""
+
+PROBES = 16
+PROBE_QUANTILE = 5.364
+"""Student's t with `PROBES` degrees of freedom where the normal has `LAMBDA`: the price of a
+standard deviation that is estimated from that many probes."""
+
+EVALUATION_ROUNDOFFS = 4.0
+"""Error of evaluating an activation, in unit roundoffs of its scale (`ops.evaluation_scale`). An
+exp within 2 units, an addition and a division make 4; so do the roundings of x/2 (1 + erf(x/√2))
+when each step is stored."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """What a stage should output and how far off it may be.
+
+    Attributes:
+        value: float64 [n, *element_shape], the exact output.
+        bound: float64 of the same shape, positive: |output - value| ≤ bound.
+        overflow: which numbers may leave the range of their type, in words; empty if none. The
+            bound presumes that they do not: an output that is not finite then has its reason here.
+    """
+
+    value: Float64
+    bound: Float64
+    overflow: str = ""
+
+
+def forward(
+    layers: Sequence[Layer], weights: Mapping[str, NDArray[Any]], x: NDArray[Any]
+) -> Float64:
+    """Evaluate a stage in float64.
+
+    Args:
+        layers: the stage's steps.
+        weights: arrays by name, of any floating type; memory maps are read block by block.
+        x: [n, *element_shape].
+
+    Returns:
+        float64 [n, *element_shape of the output].
+    """
+    h = np.asarray(x, dtype=np.float64)
+    for layer in layers:
+        if layer.op in WEIGHTED_OPS:
+            (h,) = ops.mapped(layer, weights, (h,), lambda block: (block.astype(np.float64),))
+            h = h + ops.bias(layer, weights, h)
+        else:
+            h = ops.elementwise(layer, h)
+    return h
+
+
+def forward_bound(
+    layers: Sequence[Layer],
+    weights: Mapping[str, NDArray[Any]],
+    x: NDArray[Any],
+    *,
+    precision: Precision,
+    accumulation: Precision,
+    io: Precision,
+) -> Bounded:
+    """Evaluate a stage in float64 and bound the error of computing it in lower precision.
+
+    A runtime rounds x to `io`, then to `precision`; keeps weights, biases and the output of every
+    op in `precision`; sums in `accumulation`; computes what follows the last weighted op in fp32;
+    and rounds the result to `io`. It may keep more precision than that, never less.
+
+    Args:
+        layers: the stage's steps.
+        weights: the weights of the golden outputs (fp32 masters), by name; read block by block.
+        x: float64 [n, *element_shape], the golden input.
+        precision: the type of storage.
+        accumulation: the type of sums.
+        io: the type of the stage's input and output.
+    """
+    errors = _Errors(x, precision, io)
+    last = max((i for i, layer in enumerate(layers) if layer.op in WEIGHTED_OPS), default=-1)
+    for i, layer in enumerate(layers):
+        if layer.op in WEIGHTED_OPS:
+            errors.weigh(layer, weights, accumulation)
+            errors.check_range(f"the output of layer {i} ({layer.op})", precision)
+        else:
+            errors.activate(layer, precision if i < last else Precision.FP32)
+    errors.store(io)
+    errors.check_range("the output", io)
+    return Bounded(errors.golden, errors.bound(), errors.overflow)
+
+
+class _Errors:
+    """Three trajectories [n, …], the variance [n, …] of errors, and probes [PROBES, n, …]."""
+
+    def __init__(self, x: NDArray[Any], precision: Precision, io: Precision) -> None:
+        self.golden: Float64 = np.asarray(x, dtype=np.float64)
+        self.stored = self.golden
+        self.rounded = _rounded(_rounded(self.golden, io), precision)
+        self.variance = np.zeros_like(self.golden)
+        self.probes = np.zeros((PROBES, *self.golden.shape))
+        self.precision = precision
+        self.overflow = ""
+        self._random = np.random.default_rng(0)
+        for kind in {io, precision}:
+            self._check(self.golden, "the input", kind)
+
+    def weigh(
+        self, layer: Layer, weights: Mapping[str, NDArray[Any]], accumulation: Precision
+    ) -> None:
+        """Apply a weighted op and add the errors of its products, its sums and its storage."""
+        n = len(self.golden)
+        carried = self.probes.reshape(-1, *self.golden.shape[1:])
+        exact, stored, squared = ops.mapped(
+            layer,
+            weights,
+            (
+                self.golden,
+                np.concatenate([self.stored, self.rounded, carried]),
+                np.concatenate([self.rounded**2, self.variance]),
+            ),
+            self._matrices,
+        )
+        bias = ops.bias(layer, weights, exact)
+        stored_bias = _rounded(bias, self.precision)
+        self._check(bias, f"bias {layer.bias}", self.precision)
+        self.golden = exact + bias
+        self.stored = stored[:n] + stored_bias
+        self.rounded = stored[n : 2 * n] + stored_bias
+        self.variance = squared[n:]
+        self.probes = stored[2 * n :].reshape(PROBES, *exact.shape)
+
+        terms = ops.terms(layer, weights[str(layer.weight)].shape) + (layer.bias is not None)
+        square_terms = squared[:n] + squared[n:] + stored_bias**2
+        square_sum = self.rounded**2 + self.variance
+        partial_sums = (terms + 1) * (2 * square_sum + square_terms) / 6
+        u, underflow = accumulation.unit_roundoff, accumulation.underflow
+        self._add((u**2 * (square_terms + partial_sums) + terms * underflow**2) / 3)
+        self._check(
+            np.abs(self.rounded) + LAMBDA * np.sqrt(square_terms),
+            f"partial sums over {layer.weight}",
+            accumulation,
+        )
+        self.store(self.precision)
+
+    def activate(self, layer: Layer, precision: Precision) -> None:
+        """Apply an activation or a reshape, evaluated and stored in `precision`."""
+        if layer.op == "reshape":
+            self.variance = ops.elementwise(layer, self.variance)
+            self.probes = self.probes.reshape(PROBES, *self.variance.shape)
+        else:
+            reach = np.abs(self.rounded - self.stored) + LAMBDA * self.deviation()
+            slope = ops.slope(layer.op, self.rounded - reach, self.rounded + reach)
+            self.variance = self.variance * slope**2
+            self.probes = self.probes * slope
+        z = self.rounded
+        self.golden, self.stored, self.rounded = (
+            ops.elementwise(layer, h) for h in (self.golden, self.stored, self.rounded)
+        )
+        if layer.op not in ("reshape", "relu"):
+            scale = ops.evaluation_scale(layer.op, z, self.rounded)
+            self._add((EVALUATION_ROUNDOFFS * precision.unit_roundoff * scale) ** 2 / 3)
+            self.store(precision)
+
+    def store(self, precision: Precision) -> None:
+        """Add the error of rounding the present values to `precision`."""
+        square = self.rounded**2 + self.variance
+        self._add((precision.unit_roundoff**2 * square + precision.underflow**2) / 3)
+
+    def deviation(self) -> Float64:
+        """Standard deviation of the errors of computing, without those of storing W and x."""
+        probed: Float64 = np.mean(self.probes**2, axis=0) * (PROBE_QUANTILE / LAMBDA) ** 2
+        deviation: Float64 = np.sqrt(np.maximum(self.variance, probed))
+        return deviation
+
+    def bound(self) -> Float64:
+        """The bound on the error of the present values against the golden ones."""
+        known = np.abs(self.stored - self.golden) + np.abs(self.rounded - self.stored)
+        bound: Float64 = known + LAMBDA * self.deviation()
+        return bound
+
+    def check_range(self, what: str, precision: Precision) -> None:
+        """Note it if present values may exceed the largest number of `precision`."""
+        self._check(np.abs(self.golden) + self.bound(), what, precision)
+
+    def _check(self, magnitude: NDArray[Any], what: str, precision: Precision) -> None:
+        peak = float(np.max(np.abs(magnitude), initial=0.0))
+        if not self.overflow and peak > precision.largest:
+            self.overflow = f"{what} may overflow {precision}: {peak:.3g} > {precision.largest:.3g}"
+
+    def _matrices(self, block: NDArray[Any]) -> tuple[Float64, ...]:
+        exact = block.astype(np.float64)
+        self._check(exact, "a weight", self.precision)
+        stored = _rounded(block, self.precision)
+        return exact, stored, stored**2
+
+    def _add(self, variance: Float64) -> None:
+        self.variance = self.variance + variance
+        signs = self._random.integers(0, 2, self.probes.shape, dtype=np.int8) * 2 - 1
+        self.probes = self.probes + signs * np.sqrt(variance)
+
+
+def _rounded(array: NDArray[Any], precision: Precision) -> Float64:
+    """To the nearest number of `precision`, as float64; out of range, the largest one."""
+    with np.errstate(over="ignore"):
+        stored = array.astype(precision.dtype).astype(np.float64)
+    return np.clip(stored, -precision.largest, precision.largest)
