@@ -1,0 +1,61 @@
+"""Memory is read as the kernel accounts it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tiedexport.errors import MissingRuntimeError
+from tiedexport.memory import PeakMemory, private_bytes, pss_bytes
+
+MIB = 1 << 20
+
+
+def test_touched_private_pages_count_in_both_measures():
+    pss_before, private_before = pss_bytes(), private_bytes()
+    pages = bytearray(os.urandom(MIB)) * 32
+    assert pss_bytes() - pss_before >= 31 * MIB
+    assert private_bytes() - private_before >= 31 * MIB
+    assert len(pages) == 32 * MIB
+
+
+def test_private_bytes_never_exceed_pss_by_more_than_rounding():
+    assert private_bytes() <= pss_bytes() + MIB
+
+
+def test_reserved_but_untouched_pages_do_not_count():
+    before = pss_bytes()
+    with mmap.mmap(-1, 256 * MIB):
+        assert pss_bytes() - before < 64 * MIB
+
+
+def test_peak_memory_sees_an_allocation_that_is_gone_at_the_end():
+    with PeakMemory(interval_s=0.001) as peak:
+        pages = bytearray(os.urandom(MIB)) * 64
+        while peak.peak_bytes - peak.start_bytes < 60 * MIB:
+            pages[0] ^= 1  # hold the pages until the sampler has looked
+        del pages
+    assert peak.peak_bytes - peak.start_bytes >= 60 * MIB
+    assert pss_bytes() < peak.peak_bytes
+
+
+def test_peak_memory_of_another_process_outlives_it():
+    code = f"import sys; pages = bytearray(b'x') * {64 * MIB}; print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with PeakMemory(child.pid, interval_s=0.001) as peak:
+            child.communicate(b"\n")
+    assert peak.peak_bytes >= 64 * MIB
+
+
+@pytest.mark.parametrize("measure", [pss_bytes, private_bytes])
+def test_a_process_that_does_not_exist_is_an_error_that_names_it(measure):
+    with pytest.raises(MissingRuntimeError, match=r"/proc/4194999/smaps_rollup"):
+        measure(4194999)  # above the kernel's largest process id
