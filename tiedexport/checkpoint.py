@@ -1,0 +1,168 @@
+"""`model.pt` on disk: written whole or not at all, read without running anything it contains."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from tiedexport.errors import CheckpointError, RecipeError, UsageError
+from tiedexport.families import StackConfig, TiedStack, config_from, family_named
+from tiedexport.spec import TrainingRecord
+
+FORMAT = "tiedexport"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model.
+
+    Attributes:
+        family: name of its family; `config` is that family's configuration.
+        state: parameter name → tensor; a tied weight is there once.
+        sample_shape: shape of one item of the data it was trained on, e.g. (28, 28).
+        samples: a few inputs from its test set, [n, *input_shape] float32.
+        training: how it was trained; None where that is not known.
+    """
+
+    family: str
+    config: StackConfig
+    state: dict[str, Tensor]
+    sample_shape: tuple[int, ...]
+    samples: Tensor
+    training: TrainingRecord | None = None
+
+    def module(self) -> TiedStack:
+        """The model in evaluation mode, holding this checkpoint's tensors without a copy.
+
+        Raises:
+            CheckpointError: names or shapes do not fit the configuration.
+        """
+        with torch.device("meta"):
+            module = family_named(self.family).module(self.config)
+        try:
+            module.load_state_dict(self.state, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(
+                "the weights do not fit the model", where=f"family {self.family}", got=str(error)
+            ) from error
+        return module.eval().requires_grad_(False)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically."""
+    training = checkpoint.training
+    save_atomically(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "family": checkpoint.family,
+            "config": msgspec.to_builtins(checkpoint.config),
+            "state": checkpoint.state,
+            "sample_shape": list(checkpoint.sample_shape),
+            "samples": checkpoint.samples,
+            "training": None if training is None else msgspec.to_builtins(training),
+        },
+    )
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and check a checkpoint; nothing in it is executed.
+
+    Raises:
+        CheckpointError: missing, damaged, unsafe, of another program or of a newer version, or
+            its weights are not finite or do not fit its configuration.
+    """
+    payload = load_safely(path)
+    if payload.get("format") != FORMAT:
+        raise CheckpointError(
+            "not a checkpoint of tiedexport",
+            where=path,
+            got=f"keys {', '.join(map(str, list(payload)[:6])) or 'none'}",
+            hint="train one: tiedexport train models/digits.toml -o model.pt",
+        )
+    if payload.get("version") != VERSION:
+        raise CheckpointError(
+            "a checkpoint of another version",
+            where=path,
+            got=payload.get("version"),
+            expected=VERSION,
+            hint="pip install --upgrade tiedexport",
+        )
+    try:
+        checkpoint = _checkpoint_from(payload)
+        checkpoint.module()
+    except (KeyError, TypeError, UsageError, RecipeError, msgspec.ValidationError) as error:
+        raise CheckpointError("an invalid checkpoint", where=path, got=repr(error)) from error
+    for name, tensor in checkpoint.state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError("weights that are not finite", where=f"{path}: {name}")
+    return checkpoint
+
+
+def _checkpoint_from(payload: dict[str, Any]) -> Checkpoint:
+    training = payload["training"]
+    return Checkpoint(
+        family=payload["family"],
+        config=config_from(family_named(payload["family"]), payload["config"]),
+        state=payload["state"],
+        sample_shape=tuple(payload["sample_shape"]),
+        samples=payload["samples"],
+        training=None if training is None else msgspec.convert(training, type=TrainingRecord),
+    )
+
+
+def save_atomically(path: Path, payload: dict[str, Any]) -> None:
+    """`torch.save` beside `path`, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load_safely(path: str | Path) -> dict[str, Any]:
+    """`torch.load` of plain tensors and values only, memory-mapped.
+
+    Raises:
+        CheckpointError: missing, damaged, or a pickle with anything else in it.
+    """
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            "no such checkpoint",
+            where=path,
+            hint="train one: tiedexport train models/digits.toml -o model.pt",
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "refused: the file holds more than tensors and plain values",
+            where=path,
+            got=str(error).splitlines()[0],
+            expected="a state dict; nothing of the file was executed",
+            hint="save the state dict alone: torch.save(module.state_dict(), path)",
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise CheckpointError("unreadable checkpoint", where=path, got=str(error)) from error
+    if not isinstance(payload, dict):
+        raise CheckpointError(
+            "not a checkpoint", where=path, got=type(payload).__name__, expected="a dict"
+        )
+    return payload
