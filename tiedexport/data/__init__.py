@@ -1,0 +1,178 @@
+"""Data sets → float32 arrays in [0, 1], split for training, validation and test.
+
+Importing this loads numpy and nothing heavier: deploy targets read their test set with it too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiedexport.data.files import read
+from tiedexport.data.pixels import check_samples, unit_interval
+from tiedexport.data.synthetic import sklearn_digits, synthetic_digits
+from tiedexport.errors import DataError, UsageError
+from tiedexport.spec import DataRecord
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NAMES = ("synthetic-digits", "sklearn-digits")
+SYNTHETIC_SAMPLES = 5_000
+"""How many synthetic digits there are for training, and as many held back, unless told."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Samples to train on, to choose the best checkpoint with, and to report.
+
+    Attributes:
+        record: where the samples came from and their digest, for `reload`.
+        train, validation, test: float32 [n, *sample_shape], C-contiguous, in [0, 1].
+        train_labels, validation_labels, test_labels: int64 [n], or None without labels.
+    """
+
+    record: DataRecord
+    train: NDArray[np.float32]
+    validation: NDArray[np.float32]
+    test: NDArray[np.float32]
+    train_labels: NDArray[np.int64] | None
+    validation_labels: NDArray[np.int64] | None
+    test_labels: NDArray[np.int64] | None
+
+
+def load(
+    source: str | Path, *, train: int | None = None, held_back: int | None = None, seed: int = 0
+) -> DataSet:
+    """Load a data set by name or path and split it.
+
+    Of the held-back samples the first 60 % validate and the rest test.
+
+    Args:
+        source: `synthetic-digits`, `sklearn-digits`, or a path to a .npy, .npz or IDX file (plain
+            or .gz) or to a folder of images.
+        train: samples to train on; 5,000 synthetic ones, otherwise 80 % or what `held_back` leaves.
+        held_back: samples to validate and test with; 5,000 synthetic ones, otherwise the rest.
+        seed: shuffles the samples, or draws the synthetic ones.
+
+    Raises:
+        DataError: the source does not exist or is damaged, has fewer samples than asked, or holds
+            something else than uint8, bool, or floats in [0, 1].
+        UsageError: `train`, `held_back` or `seed` is too small.
+        MissingRuntimeError: Pillow, matplotlib or scikit-learn is needed and not installed.
+    """
+    _check_arguments(train, held_back, seed)
+    samples: NDArray[Any]
+    labels: NDArray[np.int64] | None
+    if str(source) == "synthetic-digits":
+        train = train or SYNTHETIC_SAMPLES
+        held_back = held_back or SYNTHETIC_SAMPLES
+        samples, labels = synthetic_digits(train, held_back, seed)
+        order = np.arange(train + held_back)
+    else:
+        samples, labels = _read(source)
+        check_samples(samples, source)
+        train, held_back = _sizes(len(samples), train, held_back, source)
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(samples))
+    options = {"train": train, "held_back": held_back, "seed": seed}
+    return _split(samples, labels, order, str(source), options)
+
+
+def reload(record: DataRecord) -> DataSet:
+    """Load the data of a record again, and only that data.
+
+    Raises:
+        DataError: as `load`, or the data is no longer what it was.
+        MissingRuntimeError: as `load`.
+    """
+    data = load(record.source, **record.options)
+    if data.record.sha256 != record.sha256:
+        raise DataError(
+            "the data has changed since the model was trained",
+            where=record.source,
+            got=f"SHA-256 {data.record.sha256}, {list(data.record.sample_shape)} a sample",
+            expected=f"SHA-256 {record.sha256}, {list(record.sample_shape)} a sample",
+            hint="use the versions of Pillow and matplotlib that it was trained with"
+            if record.source == "synthetic-digits"
+            else "bring the original data back to this path, or train again",
+        )
+    return data
+
+
+def _read(source: str | Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    if str(source) == "sklearn-digits":
+        return sklearn_digits()
+    path = Path(source)
+    near = difflib.get_close_matches(str(source), NAMES, 1)
+    looks_like_a_name = near or (len(path.parts) == 1 and not path.suffix)
+    if looks_like_a_name and not path.exists():
+        raise DataError(
+            "no data set has this name, and no file",
+            where=source,
+            expected=f"{', '.join(NAMES)}, or a path",
+            hint=f"did you mean {near[0]}?" if near else f"--data {NAMES[0]}, or --data PATH",
+        )
+    return read(path)
+
+
+def _check_arguments(train: int | None, held_back: int | None, seed: int) -> None:
+    smallest = {"train": (train, 1), "held_back": (held_back, 2), "seed": (seed, 0)}
+    for name, (value, least) in smallest.items():
+        if value is not None and value < least:
+            raise UsageError(f"{name} is too small", got=value, expected=f"at least {least}")
+
+
+def _sizes(
+    count: int, train: int | None, held_back: int | None, source: str | Path
+) -> tuple[int, int]:
+    """Fill in what was not asked for; at least two samples are held back, one for each purpose."""
+    if train is None:
+        train = min(count * 4 // 5, count - 2) if held_back is None else count - held_back
+    if held_back is None:
+        held_back = count - train
+    if train < 1 or held_back < 2 or train + held_back > count:
+        raise DataError(
+            "too few samples",
+            where=source,
+            got=f"{count} samples",
+            expected=f"at least {max(train, 1) + max(held_back, 2)}: {max(train, 1)} to train on "
+            f"and {max(held_back, 2)} held back",
+            hint="ask for fewer, or add samples",
+        )
+    return train, held_back
+
+
+def _split(
+    samples: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    order: NDArray[np.int64],
+    source: str,
+    options: dict[str, int],
+) -> DataSet:
+    train, held_back = options["train"], options["held_back"]
+    parts = np.split(order[: train + held_back], [train, train + held_back * 3 // 5])
+    arrays = [unit_interval(samples[part]) for part in parts]
+    record = DataRecord(
+        source=source,
+        options=options,
+        sample_shape=arrays[0].shape[1:],
+        train=len(arrays[0]),
+        validation=len(arrays[1]),
+        test=len(arrays[2]),
+        sha256=_digest(arrays),
+    )
+    part_labels = [None if labels is None else labels[part] for part in parts]
+    return DataSet(record, arrays[0], arrays[1], arrays[2], *part_labels)
+
+
+def _digest(arrays: list[NDArray[np.float32]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.data.cast("B"))
+    return digest.hexdigest()
