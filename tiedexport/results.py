@@ -152,12 +152,16 @@ class Latency(Struct, frozen=True):
 
 
 class BenchResult(Struct, frozen=True):
-    """All rows of `bench`; contenders of one batch size were interleaved round by round."""
+    """All rows of `bench`; contenders of one batch size were interleaved round by round.
+
+    `options` are those of the measurement (warmUp in ms, duration in s, iterations, threads).
+    """
 
     bundle: str
     latencies: tuple[Latency, ...]
     environment: Environment
     seconds: float
+    options: dict[str, float] = field(default_factory=dict)
     schema: int = RESULT_SCHEMA
 
 

@@ -1,0 +1,230 @@
+"""Contenders take fair turns; every call counts; who cannot run is a row that says why."""
+
+from __future__ import annotations
+
+import os
+
+import handmade
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiedexport import measure
+from tiedexport.contender import RemoteContender, warm_up
+from tiedexport.errors import RuntimeFailedError, UsageError
+from tiedexport.measure import bench
+
+
+class Scripted:
+    """A contender on a synthetic clock: each call takes `call_s`, with an outlier now and then."""
+
+    def __init__(self, name: str, call_s: float, log: list[tuple[str, int]], fails: str = ""):
+        self.name, self.call_s, self.log, self.fails = name, call_s, log, fails
+        self.closed = False
+
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+        if self.fails == "prepare":
+            raise RuntimeFailedError("batch not in the profile", got=batch)
+        return self.call_s
+
+    def take_turn(self, calls: int) -> np.ndarray:
+        if self.fails == "run":
+            raise RuntimeFailedError("out of memory")
+        self.log.append((self.name, calls))
+        samples = np.full(calls, round(self.call_s * 1e9), np.int64)
+        samples[-1] *= 10
+        return samples
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Row:
+    def __init__(self, name: str):
+        self.name = name
+
+
+@pytest.fixture
+def stage_set(monkeypatch, tmp_path):
+    """Runtimes by name → seconds a call, or what goes wrong, in place of the machine's own."""
+    log: list[tuple[str, int]] = []
+    made: list[Scripted] = []
+
+    def arrange(**speeds: float | str):
+        def contender(bundle, runtime, precision, threads):
+            speed = speeds[runtime]
+            if speed == "open":
+                raise RuntimeFailedError("bad graph")
+            call_s, fails = (1e-3, speed) if isinstance(speed, str) else (speed, "")
+            made.append(Scripted(f"{runtime} {precision}", call_s, log, fails))
+            return made[-1]
+
+        def choose(row, bundle, precision):
+            absent = speeds[row.name] == "absent"
+            return (None, "pip install it") if absent else (precision, "")
+
+        rows = {name: Row(name) for name in speeds}
+        monkeypatch.setattr(measure, "all_runtimes", lambda: rows)
+        monkeypatch.setattr(measure, "runtime_named", lambda name: rows[name])
+        monkeypatch.setattr(measure, "choose_precision", choose)
+        monkeypatch.setattr(measure, "SessionContender", contender)
+        return handmade.bundle(tmp_path / "m.tied"), log, made
+
+    return arrange
+
+
+def by_row(result):
+    return {(r.runtime, r.precision.value, r.stage, r.batch): r for r in result.latencies}
+
+
+def test_every_runtime_precision_stage_and_batch_has_exactly_one_row(stage_set):
+    bundle, _, made = stage_set(a=1e-4, b="absent", c="prepare")
+    result = bench(bundle, stage=("encode", "autoencoder"), batch=(1, 8), duration_s=0.1)
+    assert len(by_row(result)) == len(result.latencies) == 3 * 2 * 2 * 2
+    assert {r.status for r in result.latencies if r.runtime == "a"} == {"passed"}
+    assert {r.reason for r in result.latencies if r.runtime == "b"} == {"pip install it"}
+    assert {r.status for r in result.latencies if r.runtime == "b"} == {"not run"}
+    assert all(contender.closed for contender in made)
+
+
+@pytest.mark.parametrize("fault", ["open", "prepare", "run"])
+def test_a_contender_that_fails_is_a_row_with_the_reason_and_the_others_go_on(stage_set, fault):
+    bundle, _, _ = stage_set(good=1e-4, bad=fault)
+    result = bench(bundle, batch=(1,), duration_s=0.1)
+    good, bad = (by_row(result)[name, "fp32", "autoencoder", 1] for name in ("good", "bad"))
+    assert good.status == "passed"
+    assert bad.status == "failed"
+    assert bad.reason
+    assert bad.median_s is None
+
+
+def test_contenders_alternate_and_get_turns_of_one_length(stage_set):
+    bundle, log, _ = stage_set(fast=1e-4, slow=2e-2)
+    bench(bundle, batch=(1,), duration_s=1.0)
+    first_two_rounds = [name for name, _ in log[:8]]
+    assert first_two_rounds[:4] == first_two_rounds[4:][::-1]
+    assert len(set(first_two_rounds[:4])) == 4
+    assert dict(log) == {"fast fp32": 200, "fast fp16": 200, "slow fp32": 1, "slow fp16": 1}
+
+
+def test_a_turn_of_a_fast_contender_lasts_at_least_the_stated_minimum(stage_set):
+    bundle, log, _ = stage_set(fast=1e-6)
+    bench(bundle, batch=(1,), duration_s=0.02)
+    assert {calls for _, calls in log} == {round(measure.TURN_S / 1e-6)}
+
+
+@given(
+    call_s=st.floats(1e-6, 0.5),
+    duration_s=st.floats(0, 2),
+    iterations=st.integers(1, 40),
+)
+@settings(deadline=None, max_examples=40)
+def test_at_least_the_iterations_and_the_duration_are_timed_and_no_call_is_dropped(
+    call_s, duration_s, iterations
+):
+    log: list[tuple[str, int]] = []
+    row = measure._Row("r", handmade.FP32, contender=Scripted("r", call_s, log))
+    budget = measure._Budget(0.0, duration_s, iterations, (50, 99), 1)
+    (latency,) = measure._heat([row], "autoencoder", 4, budget, lambda fraction: None)
+    calls = sum(calls for _, calls in log)
+    assert latency.iterations == calls >= iterations
+    assert latency.mean_s * calls >= duration_s * (1 - 1e-9)
+    assert latency.max_s == pytest.approx(10 * round(call_s * 1e9) / 1e9)
+    assert latency.min_s <= latency.median_s <= latency.percentiles_s["p99"] <= latency.max_s
+    assert latency.throughput_per_s == pytest.approx(4 / latency.mean_s)
+
+
+def test_the_reference_evaluator_is_measured_only_when_named(stage_set):
+    bundle, _, _ = stage_set(quick=1e-4, reference=1e-3)
+    unnamed = by_row(bench(bundle, batch=(1,), duration_s=0))
+    assert "name it" in unnamed["reference", "fp32", "autoencoder", 1].reason
+    named = bench(bundle, runtime=("reference",), batch=(1,), duration_s=0)
+    assert {r.runtime for r in named.latencies} == {"reference"}
+    assert {r.status for r in named.latencies} == {"passed"}
+
+
+def test_progress_rises_to_one_and_names_what_is_measured(stage_set):
+    bundle, _, _ = stage_set(a=1e-3)
+    told: list[tuple[str, float]] = []
+    bench(bundle, batch=(1, 2), duration_s=0.1, progress=lambda *step: told.append(step))
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert told[0][0] == "autoencoder, batch 1"
+
+
+def test_the_result_tells_the_options_that_repeat_it(stage_set):
+    bundle, _, _ = stage_set(a=1e-3)
+    result = bench(bundle, batch=(1,), warmup_ms=0, duration_s=0.25, iterations=3)
+    assert result.options == {"warmUp": 0, "duration": 0.25, "iterations": 3, "threads": 1}
+    assert result.bundle == str(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": ()},
+        {"batch": (0,)},
+        {"iterations": 0},
+        {"duration_s": -1},
+        {"warmup_ms": float("nan")},
+        {"percentile": (0,)},
+        {"percentile": (100,)},
+        {"threads": 0},
+        {"runtime": ("nonesuch",)},
+    ],
+)
+def test_an_argument_out_of_range_is_refused_before_anything_is_measured(tmp_path, wrong):
+    with pytest.raises(UsageError):
+        bench(handmade.bundle(tmp_path / "m.tied"), **wrong)
+
+
+def test_warm_up_takes_the_median_of_the_later_half():
+    slow_start = iter([np.array([10**9]), *(np.full(2**n, 10**6) for n in range(12))])
+    assert warm_up(lambda calls: next(slow_start), 1.5) == pytest.approx(1e-3)
+
+
+class Echo:
+    """Lives in a child process; answers with its own process id."""
+
+    def __init__(self, fault: str = ""):
+        if fault == "open":
+            raise RuntimeFailedError("cannot open", hint="install it")
+
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+        if stage == "dies":
+            os._exit(9)
+        if stage == "fails":
+            raise RuntimeFailedError("no such kernel")
+        return float(os.getpid())
+
+    def take_turn(self, calls: int) -> np.ndarray:
+        return np.arange(calls)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_remote_contender_runs_in_a_process_of_its_own_and_ends_with_close():
+    remote = RemoteContender(Echo)
+    child = int(remote.prepare("autoencoder", 1, 0.0))
+    assert child != os.getpid()
+    assert remote.take_turn(3).tolist() == [0, 1, 2]
+    with pytest.raises(RuntimeFailedError, match="no such kernel"):
+        remote.prepare("fails", 1, 0.0)
+    remote.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_a_remote_contender_that_dies_says_so_with_its_exit_code():
+    remote = RemoteContender(Echo)
+    with pytest.raises(RuntimeFailedError, match="exit code 9"):
+        remote.prepare("dies", 1, 0.0)
+    remote.close()
+
+
+def test_a_remote_contender_that_cannot_open_passes_the_reason_on():
+    with pytest.raises(RuntimeFailedError, match="install it"):
+        RemoteContender(Echo, "open")
