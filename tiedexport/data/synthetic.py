@@ -28,7 +28,7 @@ FONTS = (
 """The fonts in matplotlib's wheel that have all ten digits, upright on the base line."""
 
 ROTATION_RAD = 0.3
-SCALE_RANGE = (0.8, 1.15)
+SCALE_RANGE = (0.8, 1.14)
 SHEAR = 0.25
 SHIFT_PIXELS = 3.0
 """Rotation, shear and shift are uniform in ± these; the scale is uniform in its range."""
@@ -102,7 +102,7 @@ def _inverse_affine(draws: NDArray[np.float64]) -> NDArray[np.float64]:
     shift = SHIFT_PIXELS * (2 * draws[:, 3:5] - 1)
     cos, sin = np.cos(angle), np.sin(angle)
     zoom = 1 / scale
-    a, b = zoom * (cos - shear * sin), zoom * (sin + shear * cos)
+    a, b = zoom * (cos + shear * sin), zoom * (sin - shear * cos)
     d, e = -zoom * sin, zoom * cos
     centre = SIDE / 2
     x, y = (centre + shift).T
@@ -121,10 +121,11 @@ def _draw_glyphs() -> list[list[Image.Image]]:
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
     def draw(font: ImageFont.FreeTypeFont, digit: str) -> Image.Image:
+        paper = Image.new("L", (2 * SIDE, 2 * SIDE))
+        ImageDraw.Draw(paper).text((SIDE / 2, SIDE / 2), digit, fill=255, font=font)
+        ink = paper.crop(paper.getbbox())
         image = Image.new("L", (SIDE, SIDE))
-        left, top, right, bottom = font.getbbox(digit)
-        corner = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
-        ImageDraw.Draw(image).text(corner, digit, fill=255, font=font)
+        image.paste(ink, ((SIDE - ink.width) // 2, (SIDE - ink.height) // 2))
         return image
 
     glyphs = []
