@@ -33,6 +33,7 @@ def test_five_thousand_train_and_five_thousand_are_held_back() -> None:
     assert loaded.train.max() == 1
     assert loaded.train.min() == 0
     for part in (loaded.train, loaded.validation, loaded.test):
+        # The means of 2,000 images have a standard error of 0.0013; three of them are 0.004.
         assert part.mean() == pytest.approx(0.136, abs=0.004)
     for labels in (loaded.train_labels, loaded.validation_labels, loaded.test_labels):
         assert labels is not None
