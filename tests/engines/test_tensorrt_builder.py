@@ -1,0 +1,323 @@
+"""Engines that TensorRT-RTX really builds on a machine without a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tiedexport import engines, trt
+from tiedexport.engines import EngineRequest, builder_for
+from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
+from tiedexport.manifest import Binding
+from tiedexport.results import Availability
+from tiedexport.spec import Layer, Precision, StageSpec, TensorSpec
+
+needs_rtx = pytest.mark.skipif(
+    not trt.availability("tensorrt_rtx").available,
+    reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
+)
+
+FEATURES, LATENT = 48, 32
+SHAPES = {"w": (LATENT, FEATURES), "b": (LATENT,), "c": (FEATURES,)}
+ONNX_TYPES = {
+    Precision.FP16: TensorProto.FLOAT16,
+    Precision.BF16: TensorProto.BFLOAT16,
+    Precision.FP32: TensorProto.FLOAT,
+}
+
+
+def autoencoder_stage(features=FEATURES) -> StageSpec:
+    layers = (
+        Layer("dense", "w", "b"),
+        Layer("relu"),
+        Layer("dense", "w", "c", transposed=True),
+        Layer("sigmoid"),
+    )
+    source, target = (TensorSpec(n, Precision.FP32, ("batch", features)) for n in "xy")
+    return StageSpec("autoencoder", (source,), (target,), layers)
+
+
+def autoencoder_nodes(precision: Precision) -> list[onnx.NodeProto]:
+    """Gemm(x, W, b) → Relu → Gemm(·, Transpose(W), c) → Sigmoid, with fp32 at both ends."""
+    return [
+        helper.make_node("Cast", ["x"], ["x_cast"], to=ONNX_TYPES[precision]),
+        helper.make_node("Gemm", ["x_cast", "w", "b"], ["z"], transB=1, name="encode"),
+        helper.make_node("Relu", ["z"], ["code"]),
+        helper.make_node("Transpose", ["w"], ["w_transposed"], perm=[1, 0]),
+        helper.make_node("Gemm", ["code", "w_transposed", "c"], ["logits"], transB=1),
+        helper.make_node("Cast", ["logits"], ["logits_fp32"], to=TensorProto.FLOAT),
+        helper.make_node("Sigmoid", ["logits_fp32"], ["y"]),
+    ]
+
+
+def graph(nodes, shape, weights: dict[str, tuple[int, ...]], precision: Precision, baked=()):
+    kind = ONNX_TYPES[precision]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])]
+    if not baked:
+        inputs += [helper.make_tensor_value_info(n, kind, s) for n, s in weights.items()]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *shape])]
+    built = helper.make_model(
+        helper.make_graph(nodes, "stage", inputs, outputs, list(baked)),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    if not baked or not baked[0].external_data:
+        onnx.checker.check_model(built, full_check=True)
+    return built
+
+
+def shared_request(target="rtx:sm89", precision=Precision.FP16, **changes) -> EngineRequest:
+    model = graph(autoencoder_nodes(precision), [FEATURES], SHAPES, precision)
+    fields = {
+        "stage": autoencoder_stage(),
+        "precision": precision,
+        "target": target,
+        "graph": model.SerializeToString(),
+        "weight_names": tuple(SHAPES),
+    }
+    return EngineRequest(**(fields | changes))
+
+
+def baked_request(directory, shapes=SHAPES, features=FEATURES, **changes) -> EngineRequest:
+    """The weights lie beside the graph, one after the other in one external file."""
+    random = np.random.default_rng(0)
+    initializers = []
+    with (directory / "weights.bin").open("wb") as file:
+        for name, shape in shapes.items():
+            data = random.standard_normal(shape).astype(np.float16)
+            tensor = numpy_helper.from_array(data, name)
+            onnx.external_data_helper.set_external_data(
+                tensor, "weights.bin", offset=file.tell(), length=data.nbytes
+            )
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            file.write(data.tobytes())
+            initializers.append(tensor)
+    nodes = autoencoder_nodes(Precision.FP16)
+    model = graph(nodes, [features], {}, Precision.FP16, baked=initializers)
+    path = directory / "autoencoder.onnx"
+    path.write_bytes(model.SerializeToString())
+    fields = {"stage": autoencoder_stage(features), "graph": path, "weights": "baked"}
+    return shared_request(**(fields | {"weight_names": ()} | changes))
+
+
+def build(request: EngineRequest, progress=None) -> engines.Engine:
+    return builder_for(request.target).build(request, progress)
+
+
+@needs_rtx
+@pytest.mark.parametrize("target", ["rtx:sm75", "rtx:sm80", "rtx:sm86", "rtx:sm89", "rtx:sm120"])
+def test_fp16_is_built_for_every_generation_without_a_gpu(target):
+    engine = build(shared_request(target))
+    assert engine.compute_capabilities == (int(target.removeprefix("rtx:sm")),)
+    assert engine.package == "tensorrt_rtx"
+    assert engine.package_version == trt.load("tensorrt_rtx").version
+    assert len(engine.plan) > 1000
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", list(Precision))
+def test_every_precision_is_built_from_ampere_on(precision):
+    weights = [b for b in build(shared_request("rtx", precision)).bindings if b.role == "weight"]
+    assert {binding.dtype for binding in weights} == {precision}
+
+
+@needs_rtx
+def test_bindings_say_what_a_runtime_must_bind():
+    assert build(shared_request()).bindings == (
+        Binding("x", "input", Precision.FP32, (-1, FEATURES)),
+        Binding("w", "weight", Precision.FP16, (LATENT, FEATURES)),
+        Binding("b", "weight", Precision.FP16, (LATENT,)),
+        Binding("c", "weight", Precision.FP16, (FEATURES,)),
+        Binding("y", "output", Precision.FP32, (-1, FEATURES)),
+    )
+
+
+@needs_rtx
+def test_two_builds_are_byte_identical():
+    plans = [build(shared_request()).plan for _ in range(2)]
+    assert hashlib.sha256(plans[0]).digest() == hashlib.sha256(plans[1]).digest()
+
+
+@needs_rtx
+def test_one_plan_serves_ampere_to_blackwell_at_the_size_of_one():
+    several, one = build(shared_request("rtx")), build(shared_request("rtx:sm89"))
+    assert {80, 86, 89, 120} <= set(several.compute_capabilities)
+    assert 75 not in several.compute_capabilities
+    assert len(several.plan) < 1.1 * len(one.plan)
+
+
+@needs_rtx
+def test_a_shared_plan_does_not_grow_with_the_weights():
+    large = {name: tuple(4 * n for n in shape) for name, shape in SHAPES.items()}
+    model = graph(autoencoder_nodes(Precision.FP16), [4 * FEATURES], large, Precision.FP16)
+    stage = autoencoder_stage(4 * FEATURES)
+    request = shared_request(stage=stage, graph=model.SerializeToString())
+    weight_bytes = 2 * sum(int(np.prod(shape)) for shape in large.values())
+    assert len(build(request).plan) - len(build(shared_request()).plan) < weight_bytes
+
+
+@needs_rtx
+def test_a_baked_plan_holds_each_external_weight_once(tmp_path):
+    # Large enough to stand out from what a plan holds besides.
+    shapes = {"w": (512, 1024), "b": (512,), "c": (1024,)}
+    request = baked_request(tmp_path, shapes, 1024)
+    engine = build(request)
+    weight = (tmp_path / "weights.bin").read_bytes()[: 2 * 512 * 1024]
+    assert engine.plan.count(weight[:4096]) == 1
+    assert len(engine.plan) < 1.6 * len(weight)
+    assert [binding.role for binding in engine.bindings] == ["input", "output"]
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
+def test_tied_convolutions_take_their_kernel_as_an_input(precision):
+    shapes = {"k": (16, 1, 3, 3), "b": (16,), "c": (1,)}
+    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["x_cast"], to=ONNX_TYPES[precision]),
+        helper.make_node("Conv", ["x_cast", "k", "b"], ["z"], **geometry),
+        helper.make_node(
+            "ConvTranspose", ["z", "k", "c"], ["logits"], output_padding=[1, 1], **geometry
+        ),
+        helper.make_node("Cast", ["logits"], ["y"], to=TensorProto.FLOAT),
+    ]
+    data = ("batch", 1, 28, 28)
+    stage = StageSpec(
+        "autoencoder",
+        (TensorSpec("x", Precision.FP32, data),),
+        (TensorSpec("y", Precision.FP32, data),),
+        (Layer("conv", "k", "b"), Layer("conv_transpose", "k", "c")),
+    )
+    model = graph(nodes, data[1:], shapes, precision)
+    engine = build(
+        shared_request(
+            "rtx",
+            precision,
+            stage=stage,
+            graph=model.SerializeToString(),
+            weight_names=tuple(shapes),
+        )
+    )
+    assert [b.name for b in engine.bindings if b.role == "weight"] == ["k", "b", "c"]
+
+
+@needs_rtx
+@pytest.mark.parametrize("asked", [Precision.FP32, Precision.BF16])
+def test_a_graph_in_another_type_than_asked_for_is_not_built(asked):
+    request = shared_request(precision=Precision.FP16)
+    with pytest.raises(RuntimeFailedError, match=f"computes fp16 → fp16, asked for {asked}"):
+        build(EngineRequest(**(vars(request) | {"precision": asked})))
+
+
+@needs_rtx
+def test_a_product_that_is_missing_from_the_network_is_noticed():
+    stage = autoencoder_stage()
+    deeper = StageSpec(stage.name, stage.inputs, stage.outputs, stage.layers * 2)
+    with pytest.raises(RuntimeFailedError, match="2 products in the network, 4 in the stage"):
+        build(shared_request(stage=deeper))
+
+
+@needs_rtx
+def test_a_weight_that_is_no_input_of_the_graph_is_noticed():
+    with pytest.raises(RuntimeFailedError, match="differs from the request in absent"):
+        build(shared_request(weight_names=(*SHAPES, "absent")))
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP32])
+def test_turing_is_refused_all_but_fp16_before_anything_is_built(precision):
+    request = shared_request("rtx:sm75+sm89", precision)
+    assert "fp16" in (builder_for(request.target).refusal(request) or "")
+    with pytest.raises(UsageError, match="sm75"):
+        build(request)
+
+
+@needs_rtx
+def test_a_device_that_the_package_does_not_know_is_refused_with_another_way():
+    availability = builder_for("rtx:sm90").availability("rtx:sm90")
+    assert not availability.available
+    assert "sm89" in availability.reason
+    assert "--target tensorrt" in availability.remedy
+    with pytest.raises(MissingRuntimeError, match="not for sm90"):
+        build(shared_request("rtx:sm90"))
+
+
+@needs_rtx
+def test_parser_errors_come_in_the_library_s_words_with_the_node():
+    model = graph(autoencoder_nodes(Precision.FP16), [FEATURES], SHAPES, Precision.FP16)
+    model.graph.node[2].op_type, model.graph.node[2].name = "Unheard", "strange"
+    with pytest.raises(
+        RuntimeFailedError, match=r"(?s)Plugin not found.*strange.*Unheard"
+    ) as error:
+        build(shared_request(graph=model.SerializeToString()))
+    assert "autoencoder in fp16 for rtx:sm89" in str(error.value)
+    assert "--weights baked" in str(error.value)
+
+
+@needs_rtx
+def test_a_graph_file_that_is_missing_is_named(tmp_path):
+    request = baked_request(tmp_path, graph=tmp_path / "absent.onnx")
+    with pytest.raises(RuntimeFailedError, match=r"absent\.onnx"):
+        build(request)
+
+
+@needs_rtx
+@pytest.mark.parametrize("profile", [(8, 1, 256), (1, 8)])
+def test_an_impossible_profile_is_refused(profile):
+    with pytest.raises(RuntimeFailedError):
+        build(shared_request(profile=profile))
+
+
+@needs_rtx
+def test_progress_counts_steps_of_named_phases():
+    seen: list[tuple[str, int, int]] = []
+    build(shared_request(), lambda *step: seen.append(step))
+    assert seen
+    assert all(phase and 1 <= done <= steps for phase, done, steps in seen)
+
+
+@needs_rtx
+def test_an_interrupt_in_progress_cancels_the_build_and_comes_through():
+    def interrupt(phase: str, done: int, steps: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(shared_request(), interrupt)
+
+
+@pytest.mark.parametrize("target", ["rtx", "rtx:sm89", "rtx:sm86+sm120"])
+def test_rtx_targets_belong_to_the_rtx_builder(target):
+    assert builder_for(target).name == "tensorrt_rtx"
+
+
+@pytest.mark.parametrize("target", ["", "rtx:", "rtx:89", "rtx:sm8", "rtx:sm89,sm86", "cuda"])
+def test_an_unknown_target_is_a_usage_error_that_lists_the_forms(target):
+    with pytest.raises(UsageError, match=r"rtx:sm86\+sm89.*tensorrt"):
+        builder_for(target)
+
+
+def test_default_targets_are_all_of_the_registry_s_forms():
+    targets = engines.default_targets()
+    assert targets == ("rtx", "rtx:sm75", "tensorrt")
+    assert all(builder_for(target).accepts(target) for target in targets)
+
+
+def test_without_a_driver_tensorrt_says_why_and_how_to_go_on(monkeypatch):
+    monkeypatch.setattr(trt, "driver", lambda: Availability(False, reason="no CUDA driver"))
+    availability = builder_for("tensorrt").availability("tensorrt")
+    assert availability.reason == "no CUDA driver"
+    assert "--target rtx" in availability.remedy
+    with pytest.raises(MissingRuntimeError, match="no CUDA driver"):
+        build(shared_request("tensorrt"))
+
+
+def test_without_the_package_rtx_says_what_to_install(monkeypatch):
+    missing = Availability(False, reason="missing", remedy="pip install 'tiedexport[rtx]'")
+    monkeypatch.setattr(trt, "availability", lambda package: missing)
+    with pytest.raises(MissingRuntimeError, match=r"pip install 'tiedexport\[rtx\]'"):
+        build(shared_request())
