@@ -224,9 +224,9 @@ def staging_directory(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        staging.chmod(0o755)
         yield staging
         for file in (*staging.rglob("*"), staging):
+            file.chmod(0o755 if file.is_dir() else 0o644)
             _sync(file)
         _take_place(staging, target)
         _sync(target.parent)

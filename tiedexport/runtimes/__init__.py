@@ -63,12 +63,14 @@ class Runtime(Protocol):
     Attributes:
         name: as given to `--runtime`.
         rank: `auto` takes the available runtime of the lowest rank.
+        slow: an evaluator for judging, not for deploying: timed only if asked for by name.
         precisions: what it computes in, best first.
         accumulation: precision → the type that its sums are assumed to be kept in.
     """
 
     name: str
     rank: int
+    slow: bool
     precisions: tuple[Precision, ...]
     accumulation: dict[Precision, Precision]
 

@@ -1,0 +1,90 @@
+"""Models and bundles that the suites share, each made once a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.checkpoint import Checkpoint, save_checkpoint
+from tiedexport.export import build
+from tiedexport.families import config_from, family_named
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+torch.set_num_threads(1)
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense": ("autoencoder", {"widths": [20, 13, 7]}),
+    "dense-gelu-linear": (
+        "autoencoder",
+        {"widths": [12, 5], "activation": "gelu", "code": "linear", "output": "linear"},
+    ),
+    "untied": ("autoencoder", {"widths": [9, 6], "tied": False, "init": "orthogonal"}),
+    "conv": ("conv", {"image": [9, 8], "channels": [1, 3, 4], "activation": "tanh"}),
+}
+"""Small models, at least one of each family: name → family and configuration."""
+
+
+def make_checkpoint(family: str, fields: dict[str, Any], seed: int = 0) -> Checkpoint:
+    """An untrained model with non-zero biases, and 32 random inputs in [0, 1]."""
+    torch.manual_seed(seed)
+    chosen = family_named(family)
+    config = config_from(chosen, fields)
+    module = chosen.module(config)
+    state = module.state_dict()
+    for name, tensor in state.items():
+        if name.endswith("bias"):
+            tensor.normal_(0.0, 0.1)
+    samples = torch.rand(32, *module.input_shape)
+    return Checkpoint(family, config, state, tuple(module.input_shape), samples)
+
+
+@pytest.fixture(scope="session", params=MODELS, ids=str)
+def model_name(request: pytest.FixtureRequest) -> str:
+    """The name of each model in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model name → its checkpoint file."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    paths = {name: folder / f"{name}.pt" for name in MODELS}
+    for name, path in paths.items():
+        save_checkpoint(path, make_checkpoint(*MODELS[name]))
+    return paths
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(checkpoints: dict[str, Path], model_name: str) -> Path:
+    """The checkpoint file of each model in turn."""
+    return checkpoints[model_name]
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Bundle]:
+    """Model name → its bundle in fp32, fp16 and bf16, without engines. Never write into it."""
+    folder = tmp_path_factory.mktemp("bundles")
+    opened = {}
+    for name, path in checkpoints.items():
+        build(path, folder / f"{name}.tied", precision="fp32,fp16,bf16", target=())
+        opened[name] = open_bundle(folder / f"{name}.tied")
+    return opened
+
+
+@pytest.fixture(scope="session")
+def bundle(bundles: dict[str, Bundle], model_name: str) -> Bundle:
+    """The bundle of each model in turn. Never write into it."""
+    return bundles[model_name]
+
+
+@pytest.fixture(scope="session")
+def dense_bundle(bundles: dict[str, Bundle]) -> Bundle:
+    """The bundle of one small tied dense model. Never write into it."""
+    return bundles["dense"]

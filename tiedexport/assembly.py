@@ -1,0 +1,303 @@
+"""The steps of a build, each writing its files into the staging directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+import onnx
+import onnx_ir as ir
+from safetensors.numpy import save_file
+
+import tiedexport
+from tiedexport import engines, passes, rounding
+from tiedexport.bundle import file_sha256, write_manifest
+from tiedexport.chain import layers_from_graph
+from tiedexport.errors import GraphError, TiedExportError
+from tiedexport.golden import CODE, INPUT, RECONSTRUCTION, golden_pairs
+from tiedexport.manifest import SCHEMA, FileRecord, Manifest, PlanRecord, Tolerance
+from tiedexport.results import EngineOutcome
+from tiedexport.spec import Precision, StageSpec, TensorSpec
+from tiedexport.trace import graph_from_module
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from tiedexport.checkpoint import Checkpoint
+
+Weights = Literal["shared", "baked"]
+
+STAGES = {
+    "encoder": (INPUT, CODE),
+    "decoder": (CODE, RECONSTRUCTION),
+    "autoencoder": (INPUT, RECONSTRUCTION),
+}
+"""Stage → the names of its input and its output."""
+
+_GOLDEN = "golden.npz"
+_RECORDED_PACKAGES = (
+    "torch", "onnx", "onnx-ir", "onnxscript", "numpy", "safetensors", "tensorrt", "tensorrt-rtx",
+)  # fmt: skip
+
+
+def engine_precisions(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
+    """Engines are built in the half precisions of a bundle, in fp32 only where it has no other."""
+    half = tuple(p for p in precisions if p is not Precision.FP32)
+    return half or tuple(precisions)
+
+
+class Assembly:
+    """One bundle in the making; call the steps in the order in which they stand here."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        staging: Path,
+        name: str,
+        opset: int,
+        io_dtype: Precision,
+        weights: Weights,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._module = checkpoint.module()
+        self._staging = staging
+        self._name = name
+        self._opset = opset
+        self._io_dtype = io_dtype
+        self._weights_mode: Weights = weights
+        self._precisions: list[Precision] = []
+        self._plans: list[PlanRecord] = []
+        self.outcomes: list[EngineOutcome] = []
+
+    def write_golden(self) -> None:
+        """Evaluate the model in float64 and write the golden pairs."""
+        self._golden = golden_pairs(self._module, self._checkpoint.samples)
+        arrays: dict[str, np.ndarray] = self._golden
+        np.savez_compressed(self._staging / _GOLDEN, allow_pickle=False, **arrays)
+
+    def trace(self) -> None:
+        """Export the model once, and describe each stage from the exported graph.
+
+        Raises:
+            GraphError: the exported graph computes something else than the model.
+        """
+        model = graph_from_module(self._module, self._opset)
+        self._graph = passes.run(model, passes.CANONICAL, self._plan("autoencoder", Precision.FP32))
+        self._stages = tuple(self._stage_spec(name) for name in STAGES)
+
+    def write_precision(self, precision: Precision) -> None:
+        """Write every parameter once and the three graphs that use them, then check the graphs."""
+        weights = {name: _rounded(w, precision, name) for name, w in self._parameters.items()}
+        save_file(weights, self._staging / _weights_file(precision))
+        for stage in STAGES:
+            model = passes.run(self._graph, passes.STAGE_FILE, self._plan(stage, precision))
+            path = self._staging / _graph_file(stage, precision)
+            ir.save(model, path)
+            _check_graph(path)
+        self._precisions.append(precision)
+
+    def build_engines(self, target: str) -> None:
+        """Build an engine for every stage; what could not be built is an outcome with a reason."""
+        for precision in engine_precisions(self._precisions):
+            for stage in self._stages:
+                self.outcomes.append(self._build_engine(target, stage, precision))
+
+    def write_manifest(self) -> Manifest:
+        """Hash every file and write the manifest around them."""
+        tolerances = tuple(self._tolerances())
+        return write_manifest(self._staging, lambda files: self._manifest(files, tolerances))
+
+    @cached_property
+    def _parameters(self) -> dict[str, np.ndarray]:
+        return {name: tensor.numpy() for name, tensor in self._module.state_dict().items()}
+
+    def _plan(self, stage: str, precision: Precision) -> passes.Plan:
+        first, last = STAGES[stage]
+        return passes.Plan(
+            ties=self._module.ties,
+            inputs=(first,),
+            outputs=(last,),
+            precision=precision,
+            io_dtype=self._io_dtype,
+            weights=self._staging / _weights_file(precision),
+        )
+
+    def _stage_spec(self, name: str) -> StageSpec:
+        first, last = STAGES[name]
+        model = passes.run(self._graph, ("extract_stage",), self._plan(name, Precision.FP32))
+        layers = layers_from_graph(model.graph)
+        value = rounding.forward(layers, self._parameters, self._golden[first].astype(np.float64))
+        golden = self._golden[last]
+        if not np.allclose(value, golden, rtol=1e-9, atol=1e-9 * np.abs(golden).max()):
+            raise GraphError(
+                "the exported graph does not compute what the model computes",
+                where=f"stage {name}",
+                got=f"outputs off by {np.abs(value - golden).max():.2e} in float64",
+            )
+        first_shape, last_shape = self._golden[first].shape[1:], golden.shape[1:]
+        return StageSpec(
+            name,
+            (TensorSpec(first, self._io_dtype, ("batch", *first_shape)),),
+            (TensorSpec(last, self._io_dtype, ("batch", *last_shape)),),
+            layers,
+        )
+
+    def _build_engine(self, target: str, stage: StageSpec, precision: Precision) -> EngineOutcome:
+        start = time.perf_counter()
+        builder = engines.builder_for(target)
+        availability = builder.availability(target)
+        if not availability.available:
+            reason = f"{availability.reason}; {availability.remedy}"
+            return EngineOutcome(target, stage.name, precision, "not run", reason)
+        try:
+            record, size_bytes = self._write_engine(builder, target, stage, precision)
+        except TiedExportError as error:
+            return EngineOutcome(target, stage.name, precision, "failed", str(error))
+        self._plans.append(record)
+        seconds = time.perf_counter() - start
+        return EngineOutcome(
+            target, stage.name, precision, "passed", "", record.file, size_bytes, seconds
+        )
+
+    def _write_engine(
+        self,
+        builder: engines.EngineBuilder,
+        target: str,
+        stage: StageSpec,
+        precision: Precision,
+    ) -> tuple[PlanRecord, int]:
+        graph: Path | bytes = self._staging / _graph_file(stage.name, precision)
+        if self._weights_mode == "shared":
+            plan = self._plan(stage.name, precision)
+            model = passes.run(self._graph, passes.STAGE_WITH_WEIGHT_INPUTS, plan)
+            graph = ir.to_proto(model).SerializeToString(deterministic=True)
+        request = engines.EngineRequest(
+            stage, precision, target, graph, self._weights_mode, tuple(self._parameters)
+        )
+        engine = builder.build(request)
+        file = f"plans/{target.replace(':', '-')}/{stage.name}.{precision}.plan"
+        path = self._staging / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(engine.plan)
+        digest = (
+            hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else file_sha256(graph)
+        )
+        record = PlanRecord(
+            file=file,
+            stage=stage.name,
+            precision=precision,
+            target=target,
+            package=engine.package,
+            package_version=engine.package_version,
+            compute_capabilities=engine.compute_capabilities,
+            weights=self._weights_mode,
+            profile=request.profile,
+            bindings=engine.bindings,
+            graph_sha256=digest,
+        )
+        return record, len(engine.plan)
+
+    def _tolerances(self) -> Iterator[Tolerance]:
+        for precision in self._precisions:
+            for stage in self._stages:
+                bound = rounding.forward_bound(
+                    stage.layers,
+                    self._parameters,
+                    self._golden[stage.inputs[0].name].astype(np.float64),
+                    precision=precision,
+                    accumulation=Precision.FP32,
+                    io=self._io_dtype,
+                ).bound
+                yield Tolerance(
+                    stage.name,
+                    precision,
+                    Precision.FP32,
+                    rounding.LAMBDA,
+                    float(bound.max()),
+                    float(np.median(bound)),
+                )
+
+    def _manifest(
+        self, files: dict[str, FileRecord], tolerances: tuple[Tolerance, ...]
+    ) -> Manifest:
+        precisions = self._precisions
+        return Manifest(
+            schema=SCHEMA,
+            generator=f"tiedexport {tiedexport.__version__}",
+            created=_now(),
+            name=self._name,
+            family=self._checkpoint.family,
+            config=msgspec.to_builtins(self._checkpoint.config),
+            sample_shape=self._checkpoint.sample_shape,
+            io_dtype=self._io_dtype,
+            opset=self._opset,
+            parameter_count=sum(w.size for w in self._parameters.values()),
+            stages=self._stages,
+            ties=self._module.ties,
+            weights={p: _weights_file(p) for p in precisions},
+            graphs={p: {s: _graph_file(s, p) for s in STAGES} for p in precisions},
+            plans=tuple(self._plans),
+            golden=_GOLDEN,
+            tolerances=tolerances,
+            training=self._checkpoint.training,
+            versions=_versions(),
+            files=files,
+        )
+
+
+def _rounded(weight: np.ndarray, precision: Precision, name: str) -> np.ndarray:
+    largest = float(np.abs(weight).max())
+    if largest > precision.largest:
+        raise GraphError(
+            f"a weight does not fit into {precision}",
+            where=name,
+            got=f"magnitude {largest:.3g}",
+            expected=f"at most {precision.largest:.6g}",
+            hint="build with --precision fp32,bf16",
+        )
+    return weight.astype(precision.dtype, copy=False)
+
+
+def _check_graph(path: Path) -> None:
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GraphError(
+            "onnx.checker refuses the graph",
+            where=path.name,
+            got=str(error),
+            hint="a later --opset knows more types: Conv in bf16 needs 22",
+        ) from error
+
+
+def _weights_file(precision: Precision) -> str:
+    return f"weights.{precision}.safetensors"
+
+
+def _graph_file(stage: str, precision: Precision) -> str:
+    return f"{stage}.{precision}.onnx"
+
+
+def _now() -> str:
+    """UTC now, or SOURCE_DATE_EPOCH for a bundle that is the same in every byte."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _versions() -> dict[str, str]:
+    found = {"tiedexport": tiedexport.__version__}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,113 @@
+"""A stage's graph as a chain of layers: for the error bound and for runtimes that read no ONNX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from tiedexport.errors import GraphError
+from tiedexport.spec import Layer, LayerOp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+
+
+def layers_from_graph(graph: ir.Graph) -> tuple[Layer, ...]:
+    """The layers of a canonical fp32 graph with one input and one output, in order.
+
+    Raises:
+        GraphError: the graph is no chain, or holds an operator that no layer describes.
+    """
+    current = graph.inputs[0]
+    layers = []
+    for node in graph:
+        if node.op_type == "Transpose" and node.inputs[0] in graph.initializers.values():
+            continue
+        if node.inputs[0] is not current:
+            raise GraphError("not a chain of layers", where=node.name, got=_values(node.inputs))
+        layers.append(_READERS.get(node.op_type, _activation)(node))
+        current = node.outputs[0]
+    if current is not graph.outputs[0]:
+        raise GraphError("not a chain of layers", where=graph.name, got=f"ends in {current.name}")
+    return tuple(layers)
+
+
+def _dense(node: ir.Node) -> Layer:
+    """Gemm(x, W, b, transB=1), or with Wᵀ from a Transpose node in the place of W."""
+    _require(node, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1})
+    weight = node.inputs[1]
+    producer = None if weight is None else weight.producer()
+    if producer is not None:
+        if producer.op_type != "Transpose" or tuple(producer.attributes["perm"].as_ints()) != (
+            1,
+            0,
+        ):
+            raise GraphError("a weight that is computed", where=node.name, got=producer.op_type)
+        weight = producer.inputs[0]
+    return Layer("dense", _name(weight), _name(node.inputs[2]), transposed=producer is not None)
+
+
+def _convolution(node: ir.Node) -> Layer:
+    _require(node, {"group": 1, "dilations": (1, 1), "auto_pad": "NOTSET"})
+    pads = _attribute(node, "pads", (0, 0, 0, 0))
+    if pads[:2] != pads[2:]:
+        raise GraphError("padding that is not symmetric", where=node.name, got=pads)
+    return Layer(
+        "conv" if node.op_type == "Conv" else "conv_transpose",
+        _name(node.inputs[1]),
+        _name(node.inputs[2]),
+        strides=_attribute(node, "strides", (1, 1)),
+        pads=pads[:2],
+        output_padding=_attribute(node, "output_padding", ()),
+    )
+
+
+def _activation(node: ir.Node) -> Layer:
+    op: Any = node.op_type.lower()
+    if op not in get_args(LayerOp) or len(node.inputs) != 1:
+        raise GraphError(
+            "an operator that no layer describes",
+            where=node.name,
+            got=node.op_type,
+            expected=", ".join(get_args(LayerOp)),
+            hint="Gelu needs --opset 20 or later",
+        )
+    _require(node, {"approximate": "none"})
+    return Layer(op)
+
+
+_READERS: dict[str, Callable[[ir.Node], Layer]] = {
+    "Gemm": _dense,
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+}
+
+
+def _attribute(node: ir.Node, name: str, default: Any) -> Any:
+    if name not in node.attributes:
+        return default
+    value = node.attributes[name].value
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _require(node: ir.Node, wanted: dict[str, Any]) -> None:
+    for name, expected in wanted.items():
+        got = _attribute(node, name, expected)
+        if got != expected:
+            raise GraphError(
+                "an attribute that no layer describes",
+                where=f"{node.name}.{name}",
+                got=got,
+                expected=expected,
+            )
+
+
+def _name(value: ir.Value | None) -> str:
+    if value is None or value.name is None or not value.is_initializer():
+        raise GraphError("a weight or bias that is no initializer", got=value)
+    return value.name
+
+
+def _values(values: Any) -> str:
+    return ", ".join(str(value.name) for value in values if value is not None)

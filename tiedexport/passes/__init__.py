@@ -1,0 +1,105 @@
+"""Graph passes over onnx_ir, and the pipelines that order them.
+
+Every file in this package is one pass: a function `apply(model, plan)` that returns the model it
+made. After each pass the ties are asserted, and an error names the pass that broke one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tiedexport import copies
+from tiedexport.errors import TieBrokenError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from tiedexport.spec import Precision, Tie
+
+CANONICAL = ("canonical",)
+"""What every exported graph goes through first."""
+
+STAGE_FILE = ("extract_stage", "lower_precision", "external_weights")
+"""The canonical graph → the graph of one stage, its weights in the bundle's safetensors file."""
+
+STAGE_WITH_WEIGHT_INPUTS = ("extract_stage", "lower_precision", "weight_inputs")
+"""The canonical graph → the graph of one stage that takes its weights as inputs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pipeline is to make.
+
+    Attributes:
+        ties: the weights that must be stored exactly once after every pass.
+        inputs, outputs: names of the values that bound the stage.
+        precision: the type to compute in; `io_dtype` the type of the stage's inputs and outputs.
+        weights: the safetensors file of that precision, which all graphs share.
+    """
+
+    ties: tuple[Tie, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    precision: Precision
+    io_dtype: Precision
+    weights: Path
+
+
+def run(model: ir.Model, names: tuple[str, ...], plan: Plan) -> ir.Model:
+    """Run passes in order.
+
+    Raises:
+        TieBrokenError: after a pass, a tied weight is not stored exactly once.
+        GraphError: a pass met something it cannot transform.
+    """
+    for name in names:
+        model = importlib.import_module(f"{__name__}.{name}").apply(model, plan)
+        assert_tied(model, plan.ties, after=name)
+    return model
+
+
+def assert_tied(model: ir.Model, ties: tuple[Tie, ...], after: str) -> None:
+    """Each tie has exactly one tensor in the graph, by name and by content.
+
+    A weight that has become an input of the graph is stored nowhere in it, which is as good.
+
+    Raises:
+        TieBrokenError: a tied weight is missing, or a copy of it (transposed, cast) is stored too.
+    """
+    stored = _stored_tensors(model)
+    inputs = {value.name for value in model.graph.inputs}
+    for tie in ties:
+        weight = stored.get(tie.weight)
+        if weight is None:
+            if tie.weight in inputs:
+                continue
+            raise TieBrokenError(
+                "a tied weight is gone", where=f"pass {after}", got="no tensor", expected=tie.weight
+            )
+        for name, other in stored.items():
+            if name == tie.weight or other.size != weight.size:
+                continue
+            if (how := copies.relation(weight.numpy(), other.numpy())) is not None:
+                raise TieBrokenError(
+                    "a tied weight is stored twice",
+                    where=f"pass {after}",
+                    got=f"{name} is {tie.weight} ({how})",
+                    expected=f"one tensor for {', '.join(tie.uses)}",
+                )
+
+
+def _stored_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Every initializer and every tensor inside a Constant node, by name."""
+    stored = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    }
+    for node in model.graph.all_nodes():
+        if node.op_type == "Constant" and "value" in node.attributes:
+            stored[node.outputs[0].name or node.name or ""] = node.attributes["value"].as_tensor()
+    return stored

@@ -1,0 +1,125 @@
+"""PyTorch: the model's own family module, on the bundle's memory-mapped weights."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from tiedexport.errors import RuntimeFailedError
+from tiedexport.results import Availability
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiedexport.bundle import Bundle
+    from tiedexport.runtimes import Options
+    from tiedexport.spec import StageSpec
+
+
+class _Torch:
+    slow = False
+    # oneDNN, MKL and cuBLAS sum half-precision products in float32; TF32 is off by default.
+    accumulation = dict.fromkeys(Precision, Precision.FP32)
+
+    def __init__(self, name: str, device: str, rank: int) -> None:
+        self.name, self.rank, self._device = name, rank, device
+        half_first = (Precision.FP16, Precision.BF16, Precision.FP32)
+        self.precisions = half_first if device == "cuda" else half_first[::-1]
+
+    def availability(self) -> Availability:
+        try:
+            found = version("torch")
+        except PackageNotFoundError:
+            return Availability(
+                False,
+                reason="the package torch is not installed",
+                remedy="pip install 'tiedexport[train]'",
+            )
+        if self._device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                return Availability(
+                    False,
+                    found,
+                    reason="torch finds no CUDA device",
+                    remedy="needs an NVIDIA GPU, its driver, and a CUDA build of torch",
+                )
+        return Availability(True, found)
+
+    def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
+        from tiedexport.families import all_families
+
+        family = bundle.manifest.family
+        return None if family in all_families() else f"the family {family!r} is not installed"
+
+    def open(self, bundle: Bundle, precision: Precision, options: Options) -> _TorchBackend:
+        return _TorchBackend(bundle, precision, self._device, options)
+
+
+class _TorchBackend:
+    """Runs the family module in one precision; what follows the last weighted layer is in fp32."""
+
+    def __init__(self, bundle: Bundle, precision: Precision, device: str, options: Options) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        from tiedexport.families import family_named
+
+        if options.threads is not None and device == "cpu":
+            torch.set_num_threads(options.threads)  # torch knows no threads of one session
+        family = family_named(bundle.manifest.family)
+        try:
+            with torch.device("meta"):
+                config = msgspec.convert(bundle.manifest.config, type=family.config_type)
+                module = family.module(config)
+            state = load_file(bundle.weights_path(precision), device=device)
+            module.load_state_dict(state, assign=True)
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeFailedError(
+                "torch could not load the bundle", where=bundle.path, got=str(error)
+            ) from error
+        self._module = module.eval().requires_grad_(False)
+        self._device = device
+        self._dtype = next(module.parameters()).dtype
+        self._functions: dict[str, Callable[[Any], Any]] = {
+            "encoder": self._encode,
+            "decoder": self._decode,
+            "autoencoder": lambda x: self._decode(self._module.encode(x)),
+        }
+
+    def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                moved = torch.tensor(x, dtype=self._dtype, device=self._device)
+                result = self._functions[stage.name](moved).cpu().numpy()
+        except RuntimeError as error:
+            raise RuntimeFailedError(
+                f"torch failed on {self._device}", where=stage.name, got=str(error)
+            ) from error
+        result = result.astype(stage.outputs[0].dtype.dtype, copy=False)
+        if out is None:
+            return np.ascontiguousarray(result)
+        np.copyto(out, result)
+        return out
+
+    def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
+        return lambda: (self.run(stage, x, out), None)[1]
+
+    def close(self) -> None:
+        self._functions.clear()
+
+    def _encode(self, x: Any) -> Any:
+        return self._module.activate_code(self._module.encode_to_logits(x).float())
+
+    def _decode(self, code: Any) -> Any:
+        return self._module.activate_output(self._module.decode_to_logits(code).float())
+
+
+RUNTIMES = (_Torch("torch-cuda", "cuda", 30), _Torch("torch", "cpu", 50))
