@@ -223,9 +223,25 @@ def test_a_product_that_is_missing_from_the_network_is_noticed():
 
 
 @needs_rtx
-def test_a_weight_that_is_no_input_of_the_graph_is_noticed():
-    with pytest.raises(RuntimeFailedError, match="differs from the request in absent"):
-        build(shared_request(weight_names=(*SHAPES, "absent")))
+def test_a_weight_that_the_graph_keeps_for_itself_is_noticed(tmp_path):
+    request = baked_request(tmp_path, weights="shared", weight_names=tuple(SHAPES))
+    with pytest.raises(RuntimeFailedError, match="does not take or give b, c, w"):
+        build(request)
+
+
+@needs_rtx
+def test_an_input_that_nobody_declared_is_noticed():
+    stage = autoencoder_stage()
+    layers = (Layer("dense", "w", "b"), Layer("dense", "w", transposed=True))
+    stage = StageSpec(stage.name, stage.inputs, stage.outputs, layers)
+    with pytest.raises(RuntimeFailedError, match="undeclared c"):
+        build(shared_request(stage=stage, weight_names=("w", "b")))
+
+
+@needs_rtx
+def test_parameters_of_other_stages_are_no_bindings():
+    engine = build(shared_request(weight_names=(*SHAPES, "elsewhere")))
+    assert "elsewhere" not in {binding.name for binding in engine.bindings}
 
 
 @needs_rtx

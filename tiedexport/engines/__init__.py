@@ -38,7 +38,7 @@ class EngineRequest:
         target: which devices to build for, as the user wrote it: "rtx:sm89", "tensorrt".
         graph: a serialised ONNX graph, or the path of one with its external data beside it.
         weights: "shared" makes every weight an input binding; "baked" stores it in the plan.
-        weight_names: the graph inputs that are weights; empty for "baked".
+        weight_names: every parameter of the model; those that the graph takes become weights.
         profile: smallest, typical and largest batch.
     """
 

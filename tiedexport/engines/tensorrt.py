@@ -227,16 +227,17 @@ def _bindings(handle: trt.Handle, network: Any, request: EngineRequest) -> tuple
     """Inputs and weights, then outputs, as the network declares them."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
-    names = [tensor.name for tensor in (*inputs, *outputs)]
     roles = {spec.name: "input" for spec in request.stage.inputs}
     roles |= {spec.name: "output" for spec in request.stage.outputs}
+    needed = set(roles)
     if request.weights == "shared":
         roles |= dict.fromkeys(request.weight_names, "weight")
-    if different := roles.keys() ^ set(names):
-        raise RuntimeError(
-            f"the network has {', '.join(names)}; it differs from the request in "
-            f"{', '.join(sorted(different))}"
-        )
+        needed |= {n for layer in request.stage.layers for n in (layer.weight, layer.bias) if n}
+    names = {tensor.name for tensor in (*inputs, *outputs)}
+    if missing := needed - names:
+        raise RuntimeError(f"the network does not take or give {', '.join(sorted(missing))}")
+    if unknown := names - roles.keys():
+        raise RuntimeError(f"the network has undeclared {', '.join(sorted(unknown))}")
     return tuple(
         Binding(
             tensor.name, roles[tensor.name], handle.precision(tensor.dtype), tuple(tensor.shape)
