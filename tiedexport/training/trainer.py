@@ -1,0 +1,184 @@
+"""One training in memory: a model, its optimizer, and an epoch that is as fast as a bare loop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tiedexport.errors import RecipeError
+from tiedexport.families import TiedStack, family_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiedexport.recipe import Recipe
+
+EVALUATION_BATCH = 1024
+_OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+class Trainer:
+    """Trains a freshly initialised model of a recipe.
+
+    Everything random is drawn from generators seeded by the recipe's seed and the epoch, and the
+    learning rate depends on the step alone: an epoch's result is a function of the state before it.
+    On a GPU the forward pass runs in bf16, or in fp16 with a scaled loss where there is no bf16.
+
+    Args:
+        recipe: family, configuration, and how to train.
+        samples: float32 [n, *input_shape]; moved to the device once.
+        device: where to train.
+    """
+
+    def __init__(self, recipe: Recipe, samples: Tensor, device: torch.device) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.module = initial_module(recipe).to(device)
+        self.samples = samples.to(device)
+        settings = recipe.training
+        self.steps_per_epoch = math.ceil(len(samples) / settings.batch_size)
+        self.optimizer = _OPTIMIZERS[settings.optimizer](
+            self.module.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        half = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        self._autocast_dtype = torch.float16 if half else torch.bfloat16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=half)
+
+    def train_epoch(self, epoch: int, on_step: Callable[[], object] = lambda: None) -> float:
+        """Take every sample once, in an order that `epoch` (from 0) decides.
+
+        Args:
+            epoch: how many epochs came before.
+            on_step: called after each step.
+
+        Returns:
+            The loss, averaged over the samples.
+
+        Raises:
+            RecipeError: the loss is not finite.
+        """
+        self.module.train()
+        order = torch.randperm(len(self.samples), generator=self._generator(epoch, 0, "cpu"))
+        noise_generator = self._generator(epoch, 1, self.device.type)
+        loss_sum = torch.zeros((), device=self.device)
+        first_step = epoch * self.steps_per_epoch
+        batches = order.to(self.device).split(self.recipe.training.batch_size)
+        for step, indices in enumerate(batches, first_step):
+            loss_sum += self.step(self.samples[indices], step, noise_generator) * len(indices)
+            on_step()
+        # The one place of an epoch that waits for the device.
+        loss = float(loss_sum) / len(self.samples)
+        if not math.isfinite(loss):
+            raise self._diverged(epoch, loss)
+        return loss
+
+    def step(self, clean: Tensor, step: int, noise_generator: torch.Generator) -> Tensor:
+        """One step of the optimizer on a batch [n, *input_shape]; its mean loss, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.optimizer.zero_grad()
+        noisy = self._noisy(clean, noise_generator)
+        with torch.autocast(
+            self.device.type, self._autocast_dtype, enabled=self.device.type == "cuda"
+        ):
+            logits = self.module.decode_to_logits(self.module.encode(noisy))
+        loss = self._loss(logits.float(), clean)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return loss.detach()
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0 over the whole training.
+
+        The cosine schedule is η ½ (1 + cos(π step / steps)), without restarts. Source: Loshchilov
+        and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5.
+        """
+        settings = self.recipe.training
+        if settings.schedule == "constant":
+            return settings.learning_rate
+        progress = step / (settings.epochs * self.steps_per_epoch)
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def state(self) -> dict[str, Any]:
+        """What the next epoch depends on, besides the recipe and the data: views, no copies."""
+        return {
+            "weights": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state; its tensors are the trainer's from now on.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: the state is of another model.
+        """
+        self.module.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+    def _noisy(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        noise = self.recipe.training.noise
+        if noise == "none":
+            return clean
+        if noise.kind == "masking":
+            kept = torch.rand(clean.shape, generator=generator, device=self.device) >= noise.amount
+            return clean * kept
+        drawn = torch.randn(clean.shape, generator=generator, device=self.device)
+        return clean + noise.amount * drawn
+
+    def _loss(self, logits: Tensor, clean: Tensor) -> Tensor:
+        if self.recipe.training.loss == "bce":
+            return functional.binary_cross_entropy_with_logits(logits, clean)
+        sigmoid = self.recipe.config.output == "sigmoid"
+        return functional.mse_loss(torch.sigmoid(logits) if sigmoid else logits, clean)
+
+    def _generator(self, epoch: int, stream: int, device: str) -> torch.Generator:
+        seeds = np.random.SeedSequence((self.recipe.training.seed, epoch, stream))
+        seed = int(seeds.generate_state(1, np.uint64)[0])
+        return torch.Generator(device).manual_seed(seed)
+
+    def _diverged(self, epoch: int, loss: float) -> RecipeError:
+        rate = self.recipe.training.learning_rate
+        return RecipeError(
+            "the training diverged",
+            where=f"{self.recipe.path}: training.learning_rate",
+            got=f"a loss of {loss} in epoch {epoch + 1}, with a learning rate of "
+            f"{self.learning_rate(epoch * self.steps_per_epoch):.3g}",
+            expected="a finite loss",
+            hint=f"set a lower one, for example learning_rate = {rate / 10:.3g}",
+        )
+
+
+def initial_module(recipe: Recipe) -> TiedStack:
+    """The model before training, drawn from the recipe's seed; the global generator is left alone.
+
+    On the meta device nothing is drawn: `with torch.device("meta"): initial_module(recipe)`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        return family_named(recipe.family).module(recipe.config)
+
+
+@torch.no_grad()
+def rmse(module: nn.Module, samples: Tensor) -> float:
+    """√(mean over all elements of (x̂ - x)²) in float32, of samples [n, *input_shape]."""
+    module.eval()
+    device = next(module.parameters()).device
+    squares = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in samples.split(EVALUATION_BATCH):
+        inputs = batch.to(device)
+        squares += (module(inputs) - inputs).square().sum(dtype=torch.float64)
+    return math.sqrt(float(squares) / samples.numel())
