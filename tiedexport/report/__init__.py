@@ -1,0 +1,52 @@
+"""Results as pages that one looks at before one reads: HTML, Markdown, pictures, terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.report.images import as_images, require_matplotlib
+from tiedexport.report.pictures import reconstruction_grid, training_curves
+
+if TYPE_CHECKING:
+    from tiedexport.results import BenchResult, TrainResult, VerifyResult
+
+__all__ = ["as_images", "reconstruction_grid", "report", "training_curves"]
+
+
+def report(
+    bundle: Bundle | str | Path,
+    *,
+    verify: VerifyResult | None = None,
+    bench: BenchResult | None = None,
+    train: TrainResult | None = None,
+    output: Path,
+) -> Path:
+    """Write a self-contained HTML report, and its Markdown twin with PNGs beside it.
+
+    Args:
+        bundle: an open bundle or its path.
+        verify: agreement to show; without it, its section is left out.
+        bench: latency to show; without it, its section is left out.
+        train: by default what the bundle itself records of its training.
+        output: the HTML file; the twin has the suffix `.md`, its pictures `<stem>-pictures/`.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        MissingRuntimeError: matplotlib is not installed.
+        BundleError: the bundle is damaged.
+    """
+    require_matplotlib()
+    from tiedexport.report import content, html, markdown
+
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    training = train.record if train is not None else opened.manifest.training
+    page = content.page(opened, verify, bench, training)
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(html.document(page), encoding="utf-8")
+    markdown.write(page, output.with_suffix(".md"))
+    return output

@@ -1,0 +1,97 @@
+"""Arrays as images: shape, mosaic, PNG bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from tiedexport.errors import ArrayError, MissingRuntimeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiedexport.results import Reconstruction
+
+
+def as_images(array: np.ndarray, sample_shape: Sequence[int]) -> np.ndarray:
+    """Samples as grey or colour images in [0, 1], whatever shape the model takes them in.
+
+    Args:
+        array: [n, ...] with as many elements a sample as `sample_shape` has.
+        sample_shape: (height, width), (channels, height, width), or anything else, which is laid
+            out row by row in a near-square padded with black.
+
+    Returns:
+        float32 [n, height, width], or [n, height, width, 3] for three channels. Other numbers of
+        channels are averaged. Values outside [0, 1] are clipped; NaN becomes 0.
+
+    Raises:
+        ArrayError: the samples do not have that many elements.
+    """
+    shape, count = tuple(sample_shape), math.prod(sample_shape)
+    if array.ndim == 0 or array.size != len(array) * count:
+        raise ArrayError("not samples of that shape", got=list(array.shape), expected=list(shape))
+    pixels = np.nan_to_num(array.reshape(len(array), count).astype(np.float32)).clip(0, 1)
+    if len(shape) == 2:
+        return pixels.reshape(-1, *shape)
+    if len(shape) == 3:
+        channels = pixels.reshape(-1, *shape)
+        return np.moveaxis(channels, 1, -1) if shape[0] == 3 else channels.mean(1)
+    width = math.isqrt(count - 1) + 1
+    height = -(-count // width)
+    padded = np.pad(pixels, ((0, 0), (0, height * width - count)))
+    return padded.reshape(-1, height, width)
+
+
+def from_record(record: Reconstruction) -> np.ndarray:
+    """The images of a record as float32 in [0, 1], [n, height, width] or [n, height, width, 3]."""
+    pixels = np.frombuffer(record.pixels, np.uint8).reshape(record.shape)
+    return pixels.astype(np.float32) / 255
+
+
+def mosaic(images: np.ndarray, gap: float = np.nan) -> np.ndarray:
+    """Images side by side, one column of `gap` between them: [height, n·(width + 1) - 1, ...]."""
+    apart = np.pad(
+        images.astype(np.float32),
+        ((0, 0), (0, 0), (0, 1), *(((0, 0),) * (images.ndim - 3))),
+        constant_values=gap,
+    )
+    return np.concatenate(list(apart), axis=1)[:, :-1]
+
+
+def png(pixels: np.ndarray, colours: str = "gray") -> bytes:
+    """Pixels in [0, 1] as PNG bytes: [height, width] through a colour map, or [height, width, 3].
+
+    NaN is transparent.
+
+    Raises:
+        MissingRuntimeError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib import colormaps, image
+
+    if pixels.ndim == 2:
+        rgba = colormaps[colours](pixels)
+    else:
+        rgba = np.concatenate([pixels, np.ones((*pixels.shape[:2], 1))], axis=2)
+    rgba[np.isnan(pixels.reshape(*pixels.shape[:2], -1)).any(axis=2)] = 0
+    buffer, no_version = io.BytesIO(), {"Software": None}
+    image.imsave(buffer, rgba, format="png", metadata=cast("Any", no_version))
+    return buffer.getvalue()
+
+
+def require_matplotlib() -> None:
+    """Import matplotlib, or say how to install it.
+
+    Raises:
+        MissingRuntimeError: it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingRuntimeError(
+            "pictures need matplotlib", got=str(error), hint="pip install 'tiedexport[report]'"
+        ) from error

@@ -1,0 +1,269 @@
+"""Results as rows of text, the same for the terminal, HTML and Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tiedexport.results import BenchResult, Comparison, Environment, Latency, VerifyResult
+    from tiedexport.spec import Precision, TrainingRecord
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows; columns from `first_number` on are aligned to the right.
+
+    `marks` has, for each row, "passed", "failed", "not run" or "".
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    first_number: int = 1
+    marks: tuple[str, ...] = ()
+    title: str = ""
+
+
+class Contender(Protocol):
+    """What every record of something that a runtime did has."""
+
+    @property
+    def runtime(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def precision(self) -> Precision | None:
+        """What it computed in; None for a runtime that cannot run here at all."""
+        ...
+
+
+class Row(Contender, Protocol):
+    """What every record with a verdict has."""
+
+    @property
+    def status(self) -> str:
+        """One of passed, failed, not run."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it did not pass."""
+        ...
+
+
+def contender(row: Contender) -> str:
+    """A runtime and precision in a few characters: onnxruntime fp32."""
+    return f"{row.runtime} {row.precision}" if row.precision else row.runtime
+
+
+def seconds(value: float | None) -> str:
+    """Three significant digits with the unit that suits: 38.2 µs, 1.24 ms, 2.10 s."""
+    if value is None:
+        return "–"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= 0.9995 * scale:
+            return f"{_three_digits(value / scale)} {unit}"
+    return f"{_three_digits(value / 1e-9)} ns"
+
+
+def size(value: int) -> str:
+    """Bytes with the binary unit that suits: 512 B, 3.40 MiB."""
+    if value < 1024:
+        return f"{value} B"
+    for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1):
+        scaled = value / 1024**power
+        if scaled < 999.5 or unit == "TiB":
+            break
+    return f"{_three_digits(scaled)} {unit}"
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def not_run(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
+    """(status, who, reason) of every row that has a reason; equal reasons of a runtime in one."""
+    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+    for row in rows:
+        if row.reason:
+            key = (row.status, row.runtime, row.reason)
+            groups.setdefault(key, {})[str(row.precision or "")] = None
+    return [
+        (status, f"{runtime} {', '.join(precisions)}".rstrip(), reason)
+        for (status, runtime, reason), precisions in groups.items()
+    ]
+
+
+def comparisons(result: VerifyResult) -> Table:
+    """What ran against the golden outputs, in the figures that a verdict rests on."""
+    ran = [row for row in result.comparisons if row.status != "not run"]
+    return Table(
+        ("runtime", "stage", "error / bound", "worst error", "status"),
+        tuple(
+            (
+                contender(row),
+                row.stage,
+                number(row.error_in_bounds, ".3f"),
+                number(row.absolute_error, ".1e"),
+                row.status,
+            )
+            for row in ran
+        ),
+        first_number=2,
+        marks=tuple(row.status for row in ran),
+    )
+
+
+def comparison_details(result: VerifyResult) -> Table:
+    """Every figure of every comparison that ran."""
+    ran = [row for row in result.comparisons if row.status != "not run"]
+    headers = (
+        *("runtime", "stage", "error / bound", "absolute", "relative", "bound", "at", "sums in"),
+        *("NaN", "Inf", "1 - cosine", "PSNR", "status"),
+    )
+    return Table(
+        headers,
+        tuple(_comparison_detail(row) for row in ran),
+        first_number=2,
+        marks=tuple(row.status for row in ran),
+    )
+
+
+def _comparison_detail(row: Comparison) -> tuple[str, ...]:
+    return (
+        contender(row),
+        row.stage,
+        number(row.error_in_bounds, ".3f"),
+        number(row.absolute_error, ".2e"),
+        number(row.relative_error, ".2e"),
+        number(row.bound, ".2e"),
+        str(list(row.worst_index)),
+        str(row.accumulation or "–"),
+        str(row.nan_count),
+        str(row.inf_count),
+        number(None if row.cosine is None else 1 - row.cosine, ".1e"),
+        "–" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
+        row.status,
+    )
+
+
+def quality(result: VerifyResult) -> Table:
+    """Test RMSE of every runtime that ran on the held-back data."""
+    ran = [row for row in result.quality if row.status != "not run"]
+    return Table(
+        ("runtime", "samples", "test RMSE", "status"),
+        tuple(
+            (contender(row), str(row.samples), number(row.test_rmse, ".5f"), row.status)
+            for row in ran
+        ),
+        marks=tuple(row.status for row in ran),
+    )
+
+
+def tail(row: Latency) -> tuple[str, float | None]:
+    """Name and seconds of the highest percentile that was asked for."""
+    if not row.percentiles_s:
+        return "p99", None
+    name = max(row.percentiles_s, key=lambda key: float(key.lstrip("p")))
+    return name, row.percentiles_s[name]
+
+
+def latencies(result: BenchResult, columns: int = 4) -> list[Table]:
+    """Median and tail by contender and batch: a table a stage, `columns` batch sizes in each."""
+    ran = [row for row in result.latencies if row.status == "passed"]
+    tables = []
+    for stage in dict.fromkeys(row.stage for row in ran):
+        here = [row for row in ran if row.stage == stage]
+        batches = sorted({row.batch for row in here})
+        for first in range(0, len(batches), columns):
+            tables.append(_latencies(stage, here, batches[first : first + columns]))
+    return tables
+
+
+def _latencies(stage: str, rows: Sequence[Latency], batches: Sequence[int]) -> Table:
+    cells = {(contender(row), row.batch): row for row in rows}
+    names = dict.fromkeys(name for name, batch in cells if batch in batches)
+
+    def cell(name: str, batch: int) -> str:
+        row = cells.get((name, batch))
+        return f"{seconds(row.median_s)} / {seconds(tail(row)[1])}" if row else "–"
+
+    unit = "thread" if rows[0].threads == 1 else "threads"
+    return Table(
+        ("runtime", *(f"batch {batch}" for batch in batches)),
+        tuple((name, *(cell(name, batch) for batch in batches)) for name in names),
+        title=f"{stage}: latency, median / {tail(rows[0])[0]}, {rows[0].threads} {unit}",
+    )
+
+
+def latency_details(result: BenchResult) -> Table:
+    """Every figure of every measurement that ran."""
+    ran = [row for row in result.latencies if row.status == "passed"]
+    names = list(dict.fromkeys(name for row in ran for name in row.percentiles_s))
+    headers = (
+        "runtime",
+        "stage",
+        "batch",
+        "calls",
+        "min",
+        "median",
+        "mean",
+        *names,
+        "max",
+        "per s",
+    )
+    return Table(
+        headers,
+        tuple(
+            (
+                contender(row),
+                row.stage,
+                str(row.batch),
+                str(row.iterations),
+                *map(seconds, (row.min_s, row.median_s, row.mean_s)),
+                *(seconds(row.percentiles_s.get(name)) for name in names),
+                seconds(row.max_s),
+                number(row.throughput_per_s, ",.0f"),
+            )
+            for row in ran
+        ),
+        first_number=2,
+    )
+
+
+def environment(found: Environment) -> Table:
+    """Machine and versions."""
+    rows = [
+        ("processor", found.cpu),
+        ("usable cores", str(found.cores)),
+        ("platform", found.platform),
+        ("Python", found.python),
+        *found.packages.items(),
+    ]
+    return Table(("environment", ""), tuple(rows), first_number=2)
+
+
+def training(record: TrainingRecord) -> Table:
+    """How the model came to be, beside what the same size buys otherwise."""
+    data = record.data
+    rows = [
+        (
+            "data",
+            f"{data.source}: {data.train:,} train, {data.validation:,} validation, "
+            f"{data.test:,} test",
+        ),
+        ("epochs", f"{record.epochs} in {seconds(record.seconds)}, best {record.best_epoch}"),
+        ("test RMSE", f"{record.test_rmse:.5f}"),
+        ("test RMSE of PCA with the same code size", f"{record.pca_test_rmse:.5f}"),
+        ("parameters", f"{record.parameters:,}"),
+        ("parameters of the untied twin", f"{record.untied_parameters:,}"),
+    ]
+    return Table(("training", ""), tuple(rows), first_number=2)

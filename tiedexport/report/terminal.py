@@ -1,0 +1,189 @@
+"""Results as tables on a terminal: 80 columns, plain text in a pipe, NO_COLOR honoured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table as RichTable
+
+from tiedexport.report import tables
+from tiedexport.report.storage import engine_bytes, storage, total_bytes
+from tiedexport.report.tables import Table, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiedexport.bundle import Bundle
+    from tiedexport.results import BenchResult, BuildResult, DoctorResult, VerifyResult
+
+_COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+
+
+def print_verify(result: VerifyResult, console: Console | None = None) -> None:
+    """Errors in units of their bounds, test RMSE, and every reason in full."""
+    console = console or Console(highlight=False)
+    _print(console, tables.comparisons(result))
+    _print(console, tables.quality(result))
+    _print_reasons(console, tables.not_run([*result.comparisons, *result.quality]))
+
+
+def print_bench(result: BenchResult, console: Console | None = None) -> None:
+    """Median and tail latency by batch size, and every reason in full."""
+    console = console or Console(highlight=False)
+    for table in tables.latencies(result, columns=3):
+        _print(console, table)
+    _print_reasons(console, tables.not_run(result.latencies))
+
+
+def print_doctor(result: DoctorResult, console: Console | None = None) -> None:
+    """What this machine has; for what it lacks, why and what to do."""
+    console = console or Console(highlight=False)
+    present = [row for row in result.components if row.availability.available]
+    table = Table(
+        ("available", "kind", "version"),
+        tuple((row.name, row.kind, row.availability.version) for row in present),
+        first_number=3,
+    )
+    _print(console, table)
+    for row in result.components:
+        found = row.availability
+        if not found.available:
+            _print_reason(console, "not run", f"{row.name} ({row.kind})", "missing", found.reason)
+            if found.remedy:
+                console.print(Padding(escape(found.remedy), (0, 0, 0, 4)))
+    for warning in result.warnings:
+        _print_reason(console, "failed", "warning", "", warning)
+    _print(console, tables.environment(result.environment))
+
+
+def print_build(result: BuildResult, console: Console | None = None) -> None:
+    """What was written, and every engine that was built or why not."""
+    console = console or Console(highlight=False)
+    ratio = result.file_bytes / result.parameter_bytes
+    rows = [
+        ("precisions", ", ".join(map(str, result.precisions))),
+        ("parameters, each once", size(result.parameter_bytes)),
+        ("files without engines", f"{size(result.file_bytes)} ({ratio:.4f} x)"),
+        ("engines", size(result.engine_bytes)),
+    ]
+    _print(console, Table((result.bundle, ""), tuple(rows), first_number=2))
+    built = [engine for engine in result.engines if engine.status == "passed"]
+    engines = Table(
+        ("engine", "target", "size", "took"),
+        tuple(
+            (f"{e.stage} {e.precision}", e.target, size(e.size_bytes), tables.seconds(e.seconds))
+            for e in built
+        ),
+        first_number=2,
+    )
+    _print(console, engines)
+    for engine in result.engines:
+        if engine.status != "passed":
+            who = f"{engine.target} {engine.stage} {engine.precision}"
+            _print_reason(console, engine.status, who, engine.status, engine.reason)
+
+
+def print_inspect(bundle: Bundle, console: Console | None = None) -> None:
+    """Stages, shapes, ties, files, engines, versions and training of a bundle."""
+    console = console or Console(highlight=False)
+    manifest = bundle.manifest
+    head = [
+        ("family", manifest.family),
+        ("parameters", f"{manifest.parameter_count:,}"),
+        ("size", f"{size(total_bytes(bundle))}, of which engines {size(engine_bytes(bundle))}"),
+        ("opset", str(manifest.opset)),
+        ("written", f"{manifest.created} by {manifest.generator}"),
+    ]
+    parts = [
+        Table((manifest.name, ""), tuple(head), first_number=2),
+        Table(
+            ("stage", "input", "output"),
+            tuple((s.name, str(s.inputs[0]), str(s.outputs[0])) for s in manifest.stages),
+            first_number=3,
+        ),
+        Table(
+            ("tied weight", "used by"),
+            tuple((tie.weight, ", ".join(tie.uses)) for tie in manifest.ties),
+            first_number=2,
+        ),
+        Table(
+            ("weights", "needed", "stored", "ratio", "tie"),
+            tuple(
+                (
+                    str(account.precision),
+                    size(account.needed_bytes),
+                    size(account.stored_bytes),
+                    f"{account.ratio:.4f}",
+                    "holds" if account.holds else "broken",
+                )
+                for account in storage(bundle)
+            ),
+        ),
+        Table(
+            ("file", "size", "SHA-256"),
+            tuple(
+                (name, size(record.size_bytes), record.sha256[:12])
+                for name, record in manifest.files.items()
+            ),
+        ),
+        Table(
+            ("engine", "target", "made by", "weights"),
+            tuple(
+                (
+                    f"{p.stage} {p.precision}",
+                    p.target,
+                    f"{p.package} {p.package_version}",
+                    p.weights,
+                )
+                for p in manifest.plans
+            ),
+            first_number=4,
+        ),
+        Table(("made with", ""), tuple(manifest.versions.items()), first_number=2),
+    ]
+    for part in parts:
+        _print(console, part)
+    if manifest.training is not None:
+        _print(console, tables.training(manifest.training))
+
+
+def _print(console: Console, table: Table) -> None:
+    """A table, unless it is empty; lines and colours only on a terminal."""
+    if not table.rows:
+        return
+    grid = RichTable(
+        box=box.SIMPLE_HEAD if console.is_terminal else None,
+        title=escape(table.title) or None,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+    )
+    for column, header in enumerate(table.headers):
+        side = "right" if column >= table.first_number else "left"
+        grid.add_column(escape(header), justify=side, overflow="fold")
+    marks = table.marks or ("",) * len(table.rows)
+    for row, mark in zip(table.rows, marks, strict=True):
+        *cells, last = map(escape, row)
+        colour = _COLOURS.get(mark)
+        grid.add_row(*cells, f"[{colour}]{last}[/]" if colour else last)
+    console.print(grid)
+    console.print()
+
+
+def _print_reasons(console: Console, reasons: Sequence[tuple[str, str, str]]) -> None:
+    for status, who, reason in reasons:
+        _print_reason(console, status, who, status, reason)
+    if reasons:
+        console.print()
+
+
+def _print_reason(console: Console, mark: str, who: str, word: str, reason: str) -> None:
+    """Who, what, and why below it, wrapped but never cut."""
+    console.print(f"[bold]{escape(who)}[/] [{_COLOURS[mark]}]{word}[/]", soft_wrap=False)
+    console.print(Padding(escape(reason), (0, 0, 0, 4)))
