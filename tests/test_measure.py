@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import handmade
@@ -14,6 +15,8 @@ from tiedexport import measure
 from tiedexport.contender import RemoteContender, warm_up
 from tiedexport.errors import RuntimeFailedError, UsageError
 from tiedexport.measure import bench
+from tiedexport.progress import Progress, Task
+from tiedexport.results import Availability
 
 
 class Scripted:
@@ -41,8 +44,12 @@ class Scripted:
 
 
 class Row:
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, absent: bool):
+        self.name, self.slow = name, name == "reference"
+        self._found = Availability(not absent, "1.0", "no driver", "pip install it")
+
+    def availability(self) -> Availability:
+        return self._found
 
 
 @pytest.fixture
@@ -61,10 +68,9 @@ def stage_set(monkeypatch, tmp_path):
             return made[-1]
 
         def choose(row, bundle, precision):
-            absent = speeds[row.name] == "absent"
-            return (None, "pip install it") if absent else (precision, "")
+            return (None, "no engine") if speeds[row.name] == "refused" else (precision, "")
 
-        rows = {name: Row(name) for name in speeds}
+        rows = {name: Row(name, speed == "absent") for name, speed in speeds.items()}
         monkeypatch.setattr(measure, "all_runtimes", lambda: rows)
         monkeypatch.setattr(measure, "runtime_named", lambda name: rows[name])
         monkeypatch.setattr(measure, "choose_precision", choose)
@@ -79,12 +85,14 @@ def by_row(result):
 
 
 def test_every_runtime_precision_stage_and_batch_has_exactly_one_row(stage_set):
-    bundle, _, made = stage_set(a=1e-4, b="absent", c="prepare")
+    bundle, _, made = stage_set(a=1e-4, b="absent", c="refused")
     result = bench(bundle, stage=("encode", "autoencoder"), batch=(1, 8), duration_s=0.1)
     assert len(by_row(result)) == len(result.latencies) == 3 * 2 * 2 * 2
     assert {r.status for r in result.latencies if r.runtime == "a"} == {"passed"}
-    assert {r.reason for r in result.latencies if r.runtime == "b"} == {"pip install it"}
-    assert {r.status for r in result.latencies if r.runtime == "b"} == {"not run"}
+    assert {r.reason for r in result.latencies if r.status == "not run"} == {
+        "no driver; pip install it",
+        "no engine",
+    }
     assert all(contender.closed for contender in made)
 
 
@@ -126,7 +134,8 @@ def test_at_least_the_iterations_and_the_duration_are_timed_and_no_call_is_dropp
     log: list[tuple[str, int]] = []
     row = measure._Row("r", handmade.FP32, contender=Scripted("r", call_s, log))
     budget = measure._Budget(0.0, duration_s, iterations, (50, 99), 1)
-    (latency,) = measure._heat([row], "autoencoder", 4, budget, lambda fraction: None)
+    task = Task(100, lambda done, note: None, float("inf"))
+    (latency,) = measure._heat([row], "autoencoder", 4, budget, task)
     calls = sum(calls for _, calls in log)
     assert latency.iterations == calls >= iterations
     assert latency.mean_s * calls >= duration_s * (1 - 1e-9)
@@ -138,20 +147,23 @@ def test_at_least_the_iterations_and_the_duration_are_timed_and_no_call_is_dropp
 def test_the_reference_evaluator_is_measured_only_when_named(stage_set):
     bundle, _, _ = stage_set(quick=1e-4, reference=1e-3)
     unnamed = by_row(bench(bundle, batch=(1,), duration_s=0))
-    assert "name it" in unnamed["reference", "fp32", "autoencoder", 1].reason
+    assert "--runtime reference" in unnamed["reference", "fp32", "autoencoder", 1].reason
     named = bench(bundle, runtime=("reference",), batch=(1,), duration_s=0)
     assert {r.runtime for r in named.latencies} == {"reference"}
     assert {r.status for r in named.latencies} == {"passed"}
 
 
-def test_progress_rises_to_one_and_names_what_is_measured(stage_set):
+def test_progress_names_what_is_measured_and_ends_complete(stage_set, monkeypatch):
+    monkeypatch.setattr("tiedexport.progress.LINE_INTERVAL_S", 0.0)
     bundle, _, _ = stage_set(a=1e-3)
-    told: list[tuple[str, float]] = []
-    bench(bundle, batch=(1, 2), duration_s=0.1, progress=lambda *step: told.append(step))
-    fractions = [fraction for _, fraction in told]
-    assert fractions == sorted(fractions)
-    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
-    assert told[0][0] == "autoencoder, batch 1"
+    stream = io.StringIO()
+    bench(bundle, batch=(1, 2), duration_s=0.1, progress=Progress(stream=stream))
+    lines = stream.getvalue().splitlines()
+    done = [int(line.split()[1].split("/")[0]) for line in lines]
+    assert done == sorted(done)
+    assert done[-1] == 200
+    assert "autoencoder, batch 1" in lines[0]
+    assert "autoencoder, batch 2" in lines[-1]
 
 
 def test_the_result_tells_the_options_that_repeat_it(stage_set):

@@ -13,23 +13,23 @@ from tiedexport import environment
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.contender import Contender, RemoteContender, SessionContender
 from tiedexport.errors import TiedExportError, UsageError
+from tiedexport.progress import Progress
 from tiedexport.results import BenchResult, Latency
 from tiedexport.runtimes import all_runtimes, choose_precision, runtime_named
 from tiedexport.spec import STAGE_OF_VERB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from tiedexport.progress import Task
     from tiedexport.results import Status
     from tiedexport.spec import Precision
-
-    Progress = Callable[[str, float], None]
 
 TURN_S = 0.005
 """The shortest turn: some hundred thousand times the clock's resolution."""
 
-ONLY_BY_NAME = {"reference": "an evaluator in Python, slow by design: name it to measure it"}
+_PERCENT = 100
 
 
 def bench(
@@ -54,7 +54,7 @@ def bench(
 
     Args:
         bundle: an open bundle or its path.
-        runtime: names; by default every runtime but `reference`.
+        runtime: names; by default every runtime that is not slow by design.
         stage: stages or verbs ("encode", "decode", "reconstruct").
         batch: batch sizes.
         warmup_ms: untimed calls before, in milliseconds a contender and batch size.
@@ -62,7 +62,7 @@ def bench(
         iterations: timed calls, at least, a contender and batch size.
         percentile: percentiles to report, interpolated linearly between calls.
         threads: CPU threads a session computes with.
-        progress: called with what is being measured and the fraction done.
+        progress: where to show progress; by default nowhere.
 
     Raises:
         UsageError: an argument is out of range or names nothing that exists.
@@ -79,9 +79,12 @@ def bench(
     try:
         _open(rows, bundle, threads)
         heats = [(name, size) for name in stages for size in batch]
-        for index, (name, size) in enumerate(heats):
-            report = _scaled(progress, f"{name}, batch {size}", index, len(heats))
-            latencies += _heat(rows, name, size, budget, report)
+        progress = progress or Progress(quiet=True)
+        with progress.task("bench", len(heats) * _PERCENT) as task:
+            for index, (name, size) in enumerate(heats):
+                task.advance(index * _PERCENT - task.done, note=f"{name}, batch {size}")
+                latencies += _heat(rows, name, size, budget, task)
+            task.advance(task.total - task.done)
     finally:
         for row in rows:
             if row.contender is not None:
@@ -164,10 +167,14 @@ class _Row:
 def _rows(bundle: Bundle, wanted: Sequence[str]) -> Iterator[_Row]:
     chosen = [runtime_named(name) for name in wanted] or list(all_runtimes().values())
     for row in chosen:
+        found = row.availability()
         for precision in bundle.manifest.precisions:
-            possible, reason = choose_precision(row, bundle, precision)
-            if possible is not None and not wanted:
-                reason = ONLY_BY_NAME.get(row.name, "")
+            if not found.available:
+                reason = "; ".join(filter(None, (found.reason, found.remedy)))
+            elif row.slow and not wanted:
+                reason = f"slow by design; to measure it: --runtime {row.name}"
+            else:
+                _, reason = choose_precision(row, bundle, precision)
             yield _Row(row.name, precision, reason)
 
 
@@ -186,19 +193,20 @@ def _open(rows: list[_Row], bundle: Bundle, threads: int) -> None:
 
 
 def _heat(
-    rows: list[_Row], stage: str, batch: int, budget: _Budget, report: Callable[[float], None]
+    rows: list[_Row], stage: str, batch: int, budget: _Budget, task: Task
 ) -> Iterator[Latency]:
     """Measure all contenders at one stage and batch size, then tell of every row."""
     racing = [row for row in rows if row.contender is not None]
     _line_up(racing, stage, batch, budget)
-    turn = 0
+    turn, heat_starts = 0, task.done
     while running := [row for row in racing if row.running]:
         # Alternate the order: who follows whom must not favour anyone.
         for row in running[:: -1 if turn % 2 else 1]:
             row.take_turn(budget)
         turn += 1
-        goal_ns = max(budget.duration_s, 1e-9) * 1e9 * len(racing)
-        report(min(1.0, sum(row.spent_ns for row in racing) / goal_ns))
+        goal_ns = max(budget.duration_s, 1e-9) * 1e9
+        slowest = min(row.spent_ns / goal_ns for row in racing)
+        task.advance(heat_starts + int(_PERCENT * min(slowest, 0.99)) - task.done)
     for row in rows:
         yield _latency(row, stage, batch, budget)
 
@@ -242,13 +250,3 @@ def _latency(row: _Row, stage: str, batch: int, budget: _Budget) -> Latency:
         percentiles_s={f"p{p:g}": float(np.percentile(seconds, p)) for p in budget.percentile},
         throughput_per_s=float(batch * len(seconds) / seconds.sum()),
     )
-
-
-def _scaled(
-    progress: Progress | None, what: str, index: int, total: int
-) -> Callable[[float], None]:
-    """The progress of one heat as a part of the whole."""
-    if progress is None:
-        return lambda fraction: None
-    progress(what, index / total)
-    return lambda fraction: progress(what, (index + fraction) / total)
