@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tiedexport import engines
 from tiedexport.assembly import STAGES, Assembly, Weights, engine_precisions
-from tiedexport.bundle import MANIFEST, staging_directory
+from tiedexport.bundle import MANIFEST, open_bundle, staging_directory
 from tiedexport.checkpoint import Checkpoint, load_checkpoint
 from tiedexport.errors import UsageError
 from tiedexport.progress import Progress
@@ -19,7 +19,8 @@ from tiedexport.spec import Precision, precisions_from
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tiedexport.manifest import Manifest
+    from tiedexport.bundle import Bundle
+    from tiedexport.results import EngineOutcome
 
 
 DEFAULT_OPSET = 22
@@ -95,22 +96,29 @@ def build(
         assembly = Assembly(
             loaded, staging, order.output.stem, order.opset, order.io_dtype, order.weights
         )
-        manifest = _assemble(assembly, order, progress)
-        manifest_bytes = (staging / MANIFEST).stat().st_size
+        _assemble(assembly, order, progress)
+    bundle = open_bundle(order.output, check="size")
+    return result_from(bundle, assembly.outcomes, time.perf_counter() - start)
+
+
+def result_from(bundle: Bundle, engines: Iterable[EngineOutcome], seconds: float) -> BuildResult:
+    """What a bundle holds, with the engines that were tried for it."""
+    manifest = bundle.manifest
     sizes = {name: record.size_bytes for name, record in manifest.files.items()}
     engine_bytes = sum(sizes[plan.file] for plan in manifest.plans)
+    manifest_bytes = (bundle.path / MANIFEST).stat().st_size
     return BuildResult(
-        bundle=str(order.output),
-        precisions=order.precisions,
-        parameter_bytes=sum(manifest.parameter_count * p.itemsize for p in order.precisions),
+        bundle=str(bundle.path),
+        precisions=manifest.precisions,
+        parameter_bytes=sum(manifest.parameter_count * p.itemsize for p in manifest.precisions),
         file_bytes=sum(sizes.values()) + manifest_bytes - engine_bytes,
         engine_bytes=engine_bytes,
-        engines=tuple(assembly.outcomes),
-        seconds=time.perf_counter() - start,
+        engines=tuple(engines),
+        seconds=seconds,
     )
 
 
-def _assemble(assembly: Assembly, order: Order, progress: Progress) -> Manifest:
+def _assemble(assembly: Assembly, order: Order, progress: Progress) -> None:
     steps = 3 + len(order.precisions) + len(order.targets)
     with progress.task("build", steps) as task:
         assembly.write_golden()
@@ -123,9 +131,29 @@ def _assemble(assembly: Assembly, order: Order, progress: Progress) -> Manifest:
         for target in order.targets:
             assembly.build_engines(target)
             task.advance(note=f"engines for {target}")
-        manifest = assembly.write_manifest()
+        assembly.write_manifest()
         task.advance(note="manifest")
-    return manifest
+
+
+def plan(
+    checkpoint: str | Path,
+    output: str | Path | None = None,
+    *,
+    precision: str | Iterable[str] | None = None,
+    target: Iterable[str] | None = None,
+    weights: Weights = "shared",
+    opset: int = DEFAULT_OPSET,
+    io_dtype: str = "fp32",
+) -> str:
+    """What `build` would do with these arguments, a line a step; nothing is written.
+
+    Raises:
+        CheckpointError, UsageError: as `build`.
+    """
+    loaded = load_checkpoint(checkpoint)
+    return order_from(
+        checkpoint, output, loaded, precision, target, weights, opset, io_dtype
+    ).describe()
 
 
 def order_from(

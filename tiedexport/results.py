@@ -59,6 +59,8 @@ class DoctorResult(Struct, frozen=True):
 class Comparison(Struct, frozen=True):
     """One runtime, stage and precision against the float64 golden outputs.
 
+    A runtime that cannot run here at all is one row without stage and precision.
+
     Attributes:
         absolute_error, relative_error: the worst over all outputs (relative where |golden| > 0).
         worst_index: where the error in units of its bound is largest.
@@ -71,7 +73,7 @@ class Comparison(Struct, frozen=True):
 
     runtime: str
     stage: str
-    precision: Precision
+    precision: Precision | None
     status: Status
     reason: str = ""
     absolute_error: float | None = None
@@ -110,7 +112,7 @@ class Reconstruction(Struct, frozen=True):
 
 
 class VerifyResult(Struct, frozen=True):
-    """All rows of `verify`. `passed` needs at least one row that ran and none that failed."""
+    """All rows of `verify`, and the runtimes that were required but did not run."""
 
     bundle: str
     comparisons: tuple[Comparison, ...]
@@ -118,6 +120,7 @@ class VerifyResult(Struct, frozen=True):
     reconstructions: tuple[Reconstruction, ...]
     environment: Environment
     seconds: float
+    missing: tuple[str, ...] = ()
     schema: int = RESULT_SCHEMA
 
     @property
@@ -127,9 +130,9 @@ class VerifyResult(Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether something ran and nothing that ran failed."""
+        """Whether something ran, everything required did, and nothing that ran failed."""
         statuses = [row.status for row in self.comparisons] + [q.status for q in self.quality]
-        return self.ran > 0 and "failed" not in statuses
+        return self.ran > 0 and not self.missing and "failed" not in statuses
 
 
 class Latency(Struct, frozen=True):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tiedexport.errors import GraphError, UsageError
 from tiedexport.golden import CODE, INPUT, RECONSTRUCTION
-from tiedexport.passes.canonical import WRAPPER_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,12 +29,11 @@ class _BothStages(nn.Module):
 
     def __init__(self, model: TiedStack) -> None:
         super().__init__()
-        setattr(self, WRAPPER_PREFIX.rstrip("."), model)
+        self.model = model  # hence the prefix that the canonical pass removes
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        model: TiedStack = self.model
-        code = model.encode(x)
-        return code, model.decode(code)
+        code = self.model.encode(x)
+        return code, self.model.decode(code)
 
 
 def graph_from_module(module: TiedStack, opset: int) -> ir.Model:

@@ -1,0 +1,335 @@
+"""The command line: one short function a verb, each importing what it needs when it runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.shell_completion import get_completion_class
+
+import tiedexport
+from tiedexport import errors
+
+if TYPE_CHECKING:
+    from msgspec import Struct
+
+    from tiedexport.bundle import Check
+    from tiedexport.progress import Progress
+
+_INTERRUPTED = 130
+_PATH = click.Path(path_type=Path)
+
+
+def _comma_separated(kind: Callable[[str], Any]) -> Callable[..., tuple[Any, ...]]:
+    """A callback that makes `1,8,64` into (1, 8, 64)."""
+
+    def convert(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in value.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is no comma-separated list of numbers") from None
+
+    return convert
+
+
+def _log_everything(_ctx: click.Context, _param: click.Parameter, verbose: bool) -> None:
+    import logging
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
+
+
+def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    if shell is None:
+        return
+    completion = get_completion_class(shell)
+    assert completion is not None  # click knows the shells that the option admits
+    click.echo(completion(cli, {}, "tiedexport", "_TIEDEXPORT_COMPLETE").source())
+    ctx.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tiedexport.__version__, prog_name="tiedexport")
+@click.option(
+    "--print-completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    callback=_print_completion,
+    is_eager=True,
+    expose_value=False,
+    help="Print the completion script of a shell, to be sourced.",
+)
+def cli() -> None:
+    """Train, export, verify and deploy weight-tied networks: one copy of every weight.
+
+    Exit codes: 0 done, 1 the check failed, 2 usage, 3 a required runtime is missing or nothing
+    could run, 4 bad input file, 5 internal error.
+    """
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """What every verb that works for more than a moment takes."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="No progress, only results and errors."),
+        click.option("-v", "--verbose", is_flag=True, callback=_log_everything,
+                     expose_value=False, help="Also what the libraries log."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+_json_option = click.option(
+    "--json", "json_file", type=_PATH, help="Also write the result as JSON; - is standard output."
+)
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan of work only.")
+
+
+@cli.command()
+@click.argument("recipe", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default="model.pt", show_default=True)
+@click.option("--data", help="A data set's name or path in place of the recipe's.")
+@click.option("--epochs", type=click.IntRange(min=1), help="In place of the recipe's.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished training.")
+@click.option("--seed", type=click.IntRange(min=0), help="In place of the recipe's.")
+@_dry_run_option
+@_json_option
+@_common
+def train(quiet: bool, json_file: Path | None, dry_run: bool, **arguments: Any) -> None:
+    """Train the model of RECIPE, a TOML file, into a checkpoint."""
+    from tiedexport import train as verb
+
+    if dry_run:
+        click.echo(verb.plan(**arguments))
+        return
+    result = verb.train(**arguments, progress=_progress(quiet))
+    _write_json(result, json_file)
+    _say(verb.summary(result), json_file)
+    _say(f"next: tiedexport build {shlex.quote(result.checkpoint)}", json_file)
+
+
+@cli.command()
+@click.argument("checkpoint", metavar="MODEL.PT", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="The bundle; default: beside MODEL.PT, .tied.")
+@click.option("--precision", help="fp32,fp16,bf16; default: the recipe's, else fp32,fp16.")
+@click.option(
+    "--target",
+    multiple=True,
+    help="An engine to build: rtx:sm89, tensorrt, or none; repeat for more. "
+    "Default: the recipe's, else every engine that this machine can build.",
+)
+@click.option("--weights", type=click.Choice(["shared", "baked"]), default="shared",
+              show_default=True, help="Engines take weights as inputs, or hold them.")  # fmt: skip
+@click.option("--opset", type=int, default=22, show_default=True)
+@click.option("--io-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@_dry_run_option
+@_json_option
+@_common
+def build(
+    quiet: bool, target: tuple[str, ...], json_file: Path | None, dry_run: bool, **arguments: Any
+) -> None:
+    """Build a bundle from a checkpoint: graphs, weights, engines, golden pairs."""
+    from tiedexport import export as verb
+    from tiedexport.report import terminal
+
+    arguments["target"] = () if target == ("none",) else target or None
+    if dry_run:
+        click.echo(verb.plan(**arguments))
+        return
+    result = verb.build(**arguments, progress=_progress(quiet))
+    _write_json(result, json_file)
+    if json_file != Path("-"):
+        terminal.print_build(result)
+    _say(f"next: tiedexport verify {shlex.quote(result.bundle)}", json_file)
+    if target and any(engine.status != "passed" for engine in result.engines):
+        raise click.exceptions.Exit(errors.EXIT_MISSING)
+
+
+@cli.command()
+@click.argument("bundle", metavar="NAME.TIED", type=_PATH)
+@click.option("--runtime", multiple=True, help="Only this one; repeat for more.")
+@click.option("--require", multiple=True, help="Exit 3 unless this one ran; repeat for more.")
+@click.option("--data", help="Where the test set is; default: where the training found it.")
+@_json_option
+@_common
+def verify(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
+    """Compare every runtime with float64, element by element, within derived bounds."""
+    from tiedexport import verify as verb
+    from tiedexport.report import terminal
+
+    result = verb.verify(**arguments, progress=_progress(quiet))
+    _write_json(result, json_file)
+    if json_file != Path("-"):
+        terminal.print_verify(result)
+    statuses = {row.status for row in result.comparisons} | {row.status for row in result.quality}
+    _verdict(
+        result.passed,
+        result.seconds,
+        json_file,
+        errors.EXIT_CHECK_FAILED if "failed" in statuses else errors.EXIT_MISSING,
+    )
+
+
+@cli.command()
+@click.argument("bundle", metavar="NAME.TIED", type=_PATH)
+@click.option("--runtime", multiple=True, help="Only this one; repeat for more.")
+@click.option("--stage", multiple=True, default=("autoencoder",), show_default=True,
+              help="encoder, decoder or autoencoder; repeat for more.")  # fmt: skip
+@click.option("--batch", callback=_comma_separated(int), default="1,8,64,256",
+              show_default=True)  # fmt: skip
+@click.option("--warmUp", "warmup_ms", type=float, default=200, show_default=True, metavar="MS",
+              help="Milliseconds before timing starts, a contender.")  # fmt: skip
+@click.option("--duration", "duration_s", type=float, default=1, show_default=True, metavar="S",
+              help="Least seconds of timing, a contender and batch size.")  # fmt: skip
+@click.option("--iterations", type=int, default=10, show_default=True, help="Least timed calls.")
+@click.option("--percentile", callback=_comma_separated(float), default="50,95,99",
+              show_default=True)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@_json_option
+@_common
+def bench(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
+    """Measure latency and throughput, all contenders taking turns in one run."""
+    from tiedexport import measure as verb
+    from tiedexport.report import terminal
+
+    result = verb.bench(**arguments, progress=_progress(quiet))
+    _write_json(result, json_file)
+    if json_file != Path("-"):
+        terminal.print_bench(result)
+    statuses = {row.status for row in result.latencies}
+    _verdict(
+        "passed" in statuses and "failed" not in statuses,
+        result.seconds,
+        json_file,
+        errors.EXIT_CHECK_FAILED if "failed" in statuses else errors.EXIT_MISSING,
+    )
+
+
+@cli.command()
+@click.argument("bundle", metavar="NAME.TIED", type=_PATH)
+@click.argument("verb", type=click.Choice(["encode", "decode", "reconstruct"]))
+@click.argument("input", metavar="INPUT.NPY", type=_PATH)
+@click.option("-o", "--output", metavar="OUTPUT.NPY", type=_PATH, required=True)
+@click.option("--runtime", default="auto", show_default=True)
+@click.option("--precision", help="fp32, fp16 or bf16; default: the runtime's best.")
+@click.option("--threads", type=click.IntRange(min=1))
+@_common
+def run(quiet: bool, **arguments: Any) -> None:
+    """Run an array through a stage."""
+    from tiedexport import run as module
+
+    path = module.run(**arguments)
+    if not quiet:
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("bundle", metavar="NAME.TIED", type=_PATH)
+@click.option("--check", type=click.Choice(["hash", "size"]), default="hash", show_default=True)
+@_json_option
+def inspect(bundle: Path, check: Check, json_file: Path | None) -> None:
+    """Show what is in a bundle: stages, shapes, ties, files, engines, versions, training."""
+    from tiedexport import inspect as verb
+    from tiedexport.bundle import open_bundle
+    from tiedexport.report import terminal
+
+    opened = open_bundle(bundle, check)
+    _write_json(verb.inspect(opened), json_file)
+    if json_file != Path("-"):
+        terminal.print_inspect(opened)
+
+
+@cli.command()
+@_json_option
+def doctor(json_file: Path | None) -> None:
+    """Show which runtimes and engine builders work here, and what to install for the rest."""
+    from tiedexport import doctor as verb
+    from tiedexport.report import terminal
+
+    result = verb.doctor()
+    _write_json(result, json_file)
+    if json_file != Path("-"):
+        terminal.print_doctor(result)
+
+
+@cli.command()
+@click.option("-o", "--output", type=_PATH, default="tiedexport-demo", show_default=True)
+@_json_option
+@_common
+def demo(quiet: bool, json_file: Path | None, output: Path) -> None:
+    """Walk the whole path: train, build, verify, measure, report."""
+    from tiedexport import demo as verb
+    from tiedexport import train as training
+    from tiedexport.report import terminal
+
+    result = verb.demo(output, progress=_progress(quiet))
+    _write_json(result, json_file)
+    _say(training.summary(result.train), json_file)
+    if json_file != Path("-"):
+        terminal.print_build(result.build)
+        terminal.print_verify(result.verify)
+        terminal.print_bench(result.bench)
+    _say(f"report: {result.report}", json_file)
+    _verdict(result.verify.passed, result.seconds, json_file, errors.EXIT_CHECK_FAILED)
+
+
+def _progress(quiet: bool) -> Progress:
+    from tiedexport.progress import Progress
+
+    return Progress(quiet=quiet)
+
+
+def _write_json(result: Struct, file: Path | None) -> None:
+    if file is None:
+        return
+    from tiedexport.results import to_json
+
+    if file == Path("-"):
+        click.echo(to_json(result), nl=False)
+    else:
+        file.write_bytes(to_json(result))
+
+
+def _say(text: str, json_file: Path | None) -> None:
+    """Print for people, unless standard output carries JSON."""
+    if json_file != Path("-"):
+        click.echo(text)
+
+
+def _verdict(passed: bool, seconds: float, json_file: Path | None, exit_code: int) -> None:
+    """The last line of every check, and its exit code."""
+    command = shlex.join(["tiedexport", *sys.argv[1:]])
+    _say(f"{'PASSED' if passed else 'FAILED'} in {seconds:.1f} s: {command}", json_file)
+    if not passed:
+        raise click.exceptions.Exit(exit_code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point: every way out has its documented exit code."""
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    try:
+        result = cli.main(arguments, prog_name="tiedexport", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return errors.EXIT_USAGE
+    except errors.TiedExportError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except OSError as error:
+        click.echo(f"error: {error.strerror}: {error.filename}", err=True)
+        return errors.EXIT_BAD_INPUT
+    except Exception:
+        traceback.print_exc()
+        click.echo("This is a fault of tiedexport: please report the lines above.", err=True)
+        return errors.EXIT_INTERNAL
+    return result if isinstance(result, int) else errors.EXIT_DONE

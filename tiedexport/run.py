@@ -1,0 +1,101 @@
+"""`run`: one array through one stage."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiedexport.errors import ArrayError, DataError, UsageError
+from tiedexport.session import open_session
+from tiedexport.spec import STAGE_OF_VERB
+
+if TYPE_CHECKING:
+    from tiedexport.runtimes import Memory
+
+
+def run(
+    bundle: str | Path,
+    verb: str,
+    input: str | Path,
+    output: str | Path,
+    *,
+    runtime: str = "auto",
+    precision: str | None = None,
+    memory: Memory = "shared",
+    threads: int | None = None,
+) -> Path:
+    """Read an `.npy` array, run it through a stage, and write the result as `.npy`, atomically.
+
+    Args:
+        bundle: path of the bundle.
+        verb: "encode", "decode" or "reconstruct".
+        input: an `.npy` file [n, ...] of the stage's input; samples may have their original shape
+            (28×28 for a model of 784 inputs), and any floating type, which is converted.
+        output: the `.npy` file to write.
+        runtime: a name that `tiedexport doctor` lists, or "auto" for the best one here.
+        precision: "fp32", "fp16" or "bf16"; by default the runtime's best that the bundle holds.
+        memory: "shared" (one copy of each weight) or "packed" (the runtime's fastest layout).
+        threads: CPU threads to compute with; by default the runtime's own choice.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        DataError: the input is no array file, or its numbers are no floating-point numbers.
+        ArrayError: its shape does not fit the stage.
+        UsageError: an argument names nothing that exists.
+        MissingRuntimeError: no runtime can run this here.
+    """
+    if verb not in STAGE_OF_VERB:
+        raise UsageError("unknown verb", got=repr(verb), expected=", ".join(STAGE_OF_VERB))
+    array = _read(Path(input))
+    with open_session(
+        bundle, runtime=runtime, precision=precision, memory=memory, threads=threads
+    ) as session:
+        spec = session.bundle.manifest.stage(STAGE_OF_VERB[verb]).inputs[0]
+        elements = int(np.prod(spec.element_shape))
+        if array.ndim < 2 or array[:1].size not in (0, elements):
+            raise ArrayError(
+                "the array does not fit the stage",
+                where=input,
+                got=f"{array.dtype}{list(array.shape)}",
+                expected=str(spec),
+            )
+        shaped = array.reshape(len(array), *spec.element_shape).astype(spec.dtype.dtype)
+        result = session.run(verb, shaped)
+    return _write(Path(output), result)
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            "not an .npy array", where=path, got=str(error), hint="numpy.save writes one"
+        ) from error
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
+        got = array.dtype if isinstance(array, np.ndarray) else "an .npz archive"
+        raise DataError(
+            "not an array of floating-point numbers",
+            where=path,
+            got=got,
+            expected="float32, scaled as the training data was (images: / 255)",
+        )
+    return array
+
+
+def _write(path: Path, array: np.ndarray) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, array)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
