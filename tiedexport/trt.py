@@ -50,14 +50,11 @@ class Handle:
     def errors(self) -> Iterator[list[str]]:
         """Collect what TensorRT logs as errors meanwhile: its calls return only None or False."""
         collected: list[str] = []
-        self.logger.collectors.append(collected)
+        self.logger.collectors[id(collected)] = collected
         try:
             yield collected
         finally:
-            # By identity: two empty lists of two threads are equal.
-            self.logger.collectors[:] = [
-                other for other in self.logger.collectors if other is not collected
-            ]
+            del self.logger.collectors[id(collected)]
 
     @cached_property
     def compute_capabilities(self) -> tuple[int, ...]:
@@ -176,12 +173,12 @@ def _logger(module: Any, package: str) -> Any:
     class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             module.ILogger.__init__(self)
-            self.collectors: list[list[str]] = []
+            self.collectors: dict[int, list[str]] = {}
 
         def log(self, severity_: Any, message: str) -> None:
             level = levels[severity_]
             if level >= logging.ERROR:
-                for collector in self.collectors:
+                for collector in list(self.collectors.values()):
                     collector.append(message.strip())
                 # Whoever called raises the error with these words; logging them too would
                 # print them twice.
