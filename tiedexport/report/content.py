@@ -18,7 +18,7 @@ from tiedexport.report.page import (
     Section,
     Strip,
 )
-from tiedexport.report.storage import Storage, engine_bytes, storage, total_bytes
+from tiedexport.report.storage import Storage, bundle_size, storage
 from tiedexport.report.tables import Table, contender, seconds, size
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _tie_answer(accounts: list[Storage]) -> Answer:
 def _tie_section(bundle: Bundle, accounts: list[Storage]) -> Section:
     manifest = bundle.manifest
     table = Table(
-        ("precision", "needed", "in the weights file", "stored with graphs", "ratio", "tie"),
+        ("precision", "needed", "tensors", "stored", "ratio", "tie"),
         tuple(
             (
                 str(account.precision),
@@ -104,8 +104,8 @@ def _tie_section(bundle: Bundle, accounts: list[Storage]) -> Section:
         for account in accounts
     )
     text = (
-        f"Encoder, decoder and autoencoder read one weights file a precision. The whole bundle "
-        f"takes {size(total_bytes(bundle))}, of which engines {size(engine_bytes(bundle))}."
+        "Encoder, decoder and autoencoder read one weights file a precision; what is stored is "
+        f"that file with its header and all graphs. The whole bundle takes {bundle_size(bundle)}."
     )
     chart = Chart("storage", alt, pictures.storage_chart(accounts))
     return Section("One copy of every weight", text, (chart, table, Fold("The ties", ties)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def storage_chart(accounts: Sequence[Storage]) -> Figure:
 
 def error_chart(result: VerifyResult) -> Figure | None:
     """The worst error of every row that ran, in units of its derived bound; None if none ran."""
-    ran = [row for row in result.comparisons if row.error_in_bounds is not None]
+    ran = [row for row in result.comparisons if math.isfinite(row.error_in_bounds or math.nan)]
     if not ran:
         return None
     names = list(dict.fromkeys(map(contender, ran)))
@@ -183,7 +184,9 @@ def latency_chart(result: BenchResult, stage: str) -> Figure | None:
         batches = sorted({row.batch for row in ran})
         axes.set_xticks(batches, list(map(str, batches)))
         axes.xaxis.set_minor_locator(ticker.NullLocator())
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axes.get_ylim()
+        steps = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=steps))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
         axes.yaxis.set_major_formatter(
             lambda value, _: seconds(value).replace(".00", "").replace(".0", "")
@@ -219,7 +222,7 @@ def training_chart(train_loss: Sequence[float], validation_rmse: Sequence[float]
         if finite := [value for value in validation_rmse if value == value]:
             best = list(validation_rmse).index(min(finite))
             right.plot(best + 1, min(finite), "o", color=SERIES[1])
-            right.set_title(f"validation RMSE, best {min(finite):.4f}")
+            right.set_xlabel(f"epoch (best: {min(finite):.4f} at {best + 1})")
     return figure
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tiedexport.bundle import MANIFEST, safetensors_layout
+from tiedexport.report.tables import size
 
 if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
@@ -78,12 +79,11 @@ def storage(bundle: Bundle) -> list[Storage]:
     return accounts
 
 
-def engine_bytes(bundle: Bundle) -> int:
-    """Bytes of all engines."""
-    return sum(bundle.manifest.files[plan.file].size_bytes for plan in bundle.manifest.plans)
-
-
-def total_bytes(bundle: Bundle) -> int:
-    """Bytes of every file, engines and the manifest included."""
-    files = sum(record.size_bytes for record in bundle.manifest.files.values())
-    return files + (bundle.path / MANIFEST).stat().st_size
+def bundle_size(bundle: Bundle) -> str:
+    """Size of every file, the manifest included, and what part of it engines are."""
+    files = bundle.manifest.files
+    total_bytes = sum(file.size_bytes for file in files.values())
+    total_bytes += (bundle.path / MANIFEST).stat().st_size
+    engine_bytes = sum(files[plan.file].size_bytes for plan in bundle.manifest.plans)
+    engines = f"{size(engine_bytes)} of it engines" if engine_bytes else "no engines among it"
+    return f"{size(total_bytes)}, {engines}"

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tiedexport.spec import Precision, TrainingRecord
 
 
+_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+
+
 @dataclass(frozen=True)
 class Table:
     """Text in rows; columns from `first_number` on are aligned to the right.
@@ -63,10 +66,8 @@ def seconds(value: float | None) -> str:
     """Three significant digits with the unit that suits: 38.2 µs, 1.24 ms, 2.10 s."""
     if value is None:
         return "–"
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= 0.9995 * scale:
-            return f"{_three_digits(value / scale)} {unit}"
-    return f"{_three_digits(value / 1e-9)} ns"
+    unit = next((unit for unit, scale in _UNITS.items() if value >= 0.9995 * scale), "ns")
+    return f"{_three_digits(value / _UNITS[unit])} {unit}"
 
 
 def size(value: int) -> str:
@@ -103,23 +104,28 @@ def not_run(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
 
 
 def comparisons(result: VerifyResult) -> Table:
-    """What ran against the golden outputs, in the figures that a verdict rests on."""
+    """The worst error in units of its bound, by contender and stage, for everything that ran."""
     ran = [row for row in result.comparisons if row.status != "not run"]
+    stages = list(dict.fromkeys(row.stage for row in ran if row.stage))
+    rows, marks = [], []
+    for name in dict.fromkeys(map(contender, ran)):
+        here = {row.stage: row for row in ran if contender(row) == name}
+        failed = any(row.status == "failed" for row in here.values())
+        marks.append("failed" if failed else "passed")
+        cells = (_error(here.get(stage)) for stage in stages)
+        rows.append((name, *cells, marks[-1]))
     return Table(
-        ("runtime", "stage", "error / bound", "worst error", "status"),
-        tuple(
-            (
-                contender(row),
-                row.stage,
-                number(row.error_in_bounds, ".3f"),
-                number(row.absolute_error, ".1e"),
-                row.status,
-            )
-            for row in ran
-        ),
-        first_number=2,
-        marks=tuple(row.status for row in ran),
+        ("runtime", *stages, "status"),
+        tuple(rows),
+        marks=tuple(marks),
+        title="Worst error in units of its bound",
     )
+
+
+def _error(row: Comparison | None) -> str:
+    if row is None:
+        return "–"
+    return row.status if row.error_in_bounds is None else f"{row.error_in_bounds:.3f}"
 
 
 def comparison_details(result: VerifyResult) -> Table:
@@ -194,14 +200,23 @@ def _latencies(stage: str, rows: Sequence[Latency], batches: Sequence[int]) -> T
 
     def cell(name: str, batch: int) -> str:
         row = cells.get((name, batch))
-        return f"{seconds(row.median_s)} / {seconds(tail(row)[1])}" if row else "–"
+        return _median_and_tail(row) if row else "–"
 
     unit = "thread" if rows[0].threads == 1 else "threads"
     return Table(
         ("runtime", *(f"batch {batch}" for batch in batches)),
         tuple((name, *(cell(name, batch) for batch in batches)) for name in names),
-        title=f"{stage}: latency, median / {tail(rows[0])[0]}, {rows[0].threads} {unit}",
+        title=f"{stage}: latency, median/{tail(rows[0])[0]}, {rows[0].threads} {unit}",
     )
+
+
+def _median_and_tail(row: Latency) -> str:
+    """110/4500 µs: both in the unit of the median, so that a row of them fits 80 columns."""
+    median, unit = seconds(row.median_s).split(" ")
+    tail_s = tail(row)[1]
+    if tail_s is None:
+        return f"{median} {unit}"
+    return f"{median}/{_three_digits(tail_s / _UNITS[unit])} {unit}"
 
 
 def latency_details(result: BenchResult) -> Table:

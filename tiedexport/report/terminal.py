@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
@@ -11,14 +11,19 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 
 from tiedexport.report import tables
-from tiedexport.report.storage import engine_bytes, storage, total_bytes
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tiedexport.bundle import Bundle
-    from tiedexport.results import BenchResult, BuildResult, DoctorResult, VerifyResult
+    from tiedexport.manifest import Manifest
+    from tiedexport.results import (
+        BenchResult,
+        BuildResult,
+        DemoResult,
+        DoctorResult,
+        VerifyResult,
+    )
 
 _COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
@@ -34,7 +39,7 @@ def print_verify(result: VerifyResult, console: Console | None = None) -> None:
 def print_bench(result: BenchResult, console: Console | None = None) -> None:
     """Median and tail latency by batch size, and every reason in full."""
     console = console or Console(highlight=False)
-    for table in tables.latencies(result, columns=3):
+    for table in tables.latencies(result):
         _print(console, table)
     _print_reasons(console, tables.not_run(result.latencies))
 
@@ -54,7 +59,7 @@ def print_doctor(result: DoctorResult, console: Console | None = None) -> None:
         if not found.available:
             _print_reason(console, "not run", f"{row.name} ({row.kind})", "missing", found.reason)
             if found.remedy:
-                console.print(Padding(escape(found.remedy), (0, 0, 0, 4)))
+                console.print(Padding(escape(found.remedy), (0, 0, 0, 4), expand=False))
     for warning in result.warnings:
         _print_reason(console, "failed", "warning", "", warning)
     _print(console, tables.environment(result.environment))
@@ -87,68 +92,82 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
             _print_reason(console, engine.status, who, engine.status, engine.reason)
 
 
-def print_inspect(bundle: Bundle, console: Console | None = None) -> None:
+def print_manifest(manifest: Manifest, console: Console | None = None) -> None:
     """Stages, shapes, ties, files, engines, versions and training of a bundle."""
     console = console or Console(highlight=False)
-    manifest = bundle.manifest
-    head = [
-        ("family", manifest.family),
-        ("parameters", f"{manifest.parameter_count:,}"),
-        ("size", f"{size(total_bytes(bundle))}, of which engines {size(engine_bytes(bundle))}"),
-        ("opset", str(manifest.opset)),
-        ("written", f"{manifest.created} by {manifest.generator}"),
-    ]
-    parts = [
-        Table((manifest.name, ""), tuple(head), first_number=2),
-        Table(
-            ("stage", "input", "output"),
-            tuple((s.name, str(s.inputs[0]), str(s.outputs[0])) for s in manifest.stages),
-            first_number=3,
+    head = Table(
+        (manifest.name, ""),
+        (
+            ("family", manifest.family),
+            ("parameters", f"{manifest.parameter_count:,}"),
+            ("opset", str(manifest.opset)),
+            ("written", f"{manifest.created} by {manifest.generator}"),
         ),
-        Table(
-            ("tied weight", "used by"),
-            tuple((tie.weight, ", ".join(tie.uses)) for tie in manifest.ties),
-            first_number=2,
-        ),
-        Table(
-            ("weights", "needed", "stored", "ratio", "tie"),
-            tuple(
-                (
-                    str(account.precision),
-                    size(account.needed_bytes),
-                    size(account.stored_bytes),
-                    f"{account.ratio:.4f}",
-                    "holds" if account.holds else "broken",
-                )
-                for account in storage(bundle)
-            ),
-        ),
-        Table(
-            ("file", "size", "SHA-256"),
-            tuple(
-                (name, size(record.size_bytes), record.sha256[:12])
-                for name, record in manifest.files.items()
-            ),
-        ),
-        Table(
-            ("engine", "target", "made by", "weights"),
-            tuple(
-                (
-                    f"{p.stage} {p.precision}",
-                    p.target,
-                    f"{p.package} {p.package_version}",
-                    p.weights,
-                )
-                for p in manifest.plans
-            ),
-            first_number=4,
-        ),
-        Table(("made with", ""), tuple(manifest.versions.items()), first_number=2),
-    ]
-    for part in parts:
+        first_number=2,
+    )
+    made_with = Table(("made with", ""), tuple(manifest.versions.items()), first_number=2)
+    for part in (head, *_interface(manifest), *_contents(manifest), made_with):
         _print(console, part)
     if manifest.training is not None:
         _print(console, tables.training(manifest.training))
+
+
+def print_demo(result: DemoResult, console: Console | None = None) -> None:
+    """The whole path in one table, and where the report is."""
+    console = console or Console(highlight=False)
+    record, built, bench = result.train.record, result.build, result.bench
+    ran = [row for row in result.verify.comparisons if row.status != "not run"]
+    fastest = min(
+        (row for row in bench.latencies if row.median_s is not None),
+        key=lambda row: (row.batch, row.median_s),
+        default=None,
+    )
+    stored = f"{size(built.file_bytes)}, {built.file_bytes / built.parameter_bytes:.4f} x its"
+    rows = [
+        ("test RMSE", f"{record.test_rmse:.4f} after {record.epochs} epochs"),
+        ("parameters", f"{record.parameters:,} (untied: {record.untied_parameters:,})"),
+        ("bundle", f"{stored} parameters"),
+        ("agreement", f"{sum(r.status == 'passed' for r in ran)} of {len(ran)} within bounds"),
+    ]
+    if fastest is not None:
+        what = f"{tables.contender(fastest)}, batch {fastest.batch}"
+        rows.append(("latency", f"{tables.seconds(fastest.median_s)} ({what}, median)"))
+    _print(console, Table(("demo", ""), tuple(rows), first_number=2))
+    _print_reasons(console, tables.not_run(result.verify.comparisons))
+    console.print(f"report: {escape(result.report)}", soft_wrap=True)
+
+
+def _interface(manifest: Manifest) -> Iterator[Table]:
+    """Stages and ties."""
+    yield Table(
+        ("stage", "input", "output"),
+        tuple((s.name, str(s.inputs[0]), str(s.outputs[0])) for s in manifest.stages),
+        first_number=3,
+    )
+    yield Table(
+        ("tied weight", "used by"),
+        tuple((tie.weight, ", ".join(tie.uses)) for tie in manifest.ties),
+        first_number=2,
+    )
+
+
+def _contents(manifest: Manifest) -> Iterator[Table]:
+    """Files and engines."""
+    yield Table(
+        ("file", "size", "SHA-256"),
+        tuple(
+            (name, size(record.size_bytes), record.sha256[:12])
+            for name, record in manifest.files.items()
+        ),
+    )
+    yield Table(
+        ("engine", "target", "made by", "weights"),
+        tuple(
+            (f"{p.stage} {p.precision}", p.target, f"{p.package} {p.package_version}", p.weights)
+            for p in manifest.plans
+        ),
+        first_number=4,
+    )
 
 
 def _print(console: Console, table: Table) -> None:
@@ -157,15 +176,14 @@ def _print(console: Console, table: Table) -> None:
         return
     grid = RichTable(
         box=box.SIMPLE_HEAD if console.is_terminal else None,
-        title=escape(table.title) or None,
-        title_justify="left",
-        title_style="bold",
         pad_edge=False,
         padding=(0, 2, 0, 0),
         header_style="bold",
     )
+    if table.title:
+        console.print(f"[bold]{escape(table.title)}[/]")
     for column, header in enumerate(table.headers):
-        side = "right" if column >= table.first_number else "left"
+        side: Literal["left", "right"] = "right" if column >= table.first_number else "left"
         grid.add_column(escape(header), justify=side, overflow="fold")
     marks = table.marks or ("",) * len(table.rows)
     for row, mark in zip(table.rows, marks, strict=True):
@@ -186,4 +204,4 @@ def _print_reasons(console: Console, reasons: Sequence[tuple[str, str, str]]) ->
 def _print_reason(console: Console, mark: str, who: str, word: str, reason: str) -> None:
     """Who, what, and why below it, wrapped but never cut."""
     console.print(f"[bold]{escape(who)}[/] [{_COLOURS[mark]}]{word}[/]", soft_wrap=False)
-    console.print(Padding(escape(reason), (0, 0, 0, 4)))
+    console.print(Padding(escape(reason), (0, 0, 0, 4), expand=False))
