@@ -48,8 +48,9 @@ def as_images(array: np.ndarray, sample_shape: Sequence[int]) -> np.ndarray:
 
 def from_record(record: Reconstruction) -> np.ndarray:
     """The images of a record as float32 in [0, 1], [n, height, width] or [n, height, width, 3]."""
-    pixels = np.frombuffer(record.pixels, np.uint8).reshape(record.shape)
-    return pixels.astype(np.float32) / 255
+    pixels = np.frombuffer(record.pixels, np.uint8).reshape(record.shape) / np.float32(255)
+    channels_last = pixels.ndim == 4 and pixels.shape[-1] == 3
+    return pixels if channels_last else as_images(pixels, pixels.shape[1:])
 
 
 def mosaic(images: np.ndarray, gap: float = np.nan) -> np.ndarray:
