@@ -18,7 +18,6 @@ from tiedexport import errors
 if TYPE_CHECKING:
     from msgspec import Struct
 
-    from tiedexport.bundle import Check
     from tiedexport.progress import Progress
 
 _INTERRUPTED = 130
@@ -230,16 +229,15 @@ def run(quiet: bool, **arguments: Any) -> None:
 @click.argument("bundle", metavar="NAME.TIED", type=_PATH)
 @click.option("--check", type=click.Choice(["hash", "size"]), default="hash", show_default=True)
 @_json_option
-def inspect(bundle: Path, check: Check, json_file: Path | None) -> None:
+def inspect(json_file: Path | None, **arguments: Any) -> None:
     """Show what is in a bundle: stages, shapes, ties, files, engines, versions, training."""
     from tiedexport import inspect as verb
-    from tiedexport.bundle import open_bundle
     from tiedexport.report import terminal
 
-    opened = open_bundle(bundle, check)
-    _write_json(verb.inspect(opened), json_file)
+    manifest = verb.inspect(**arguments)
+    _write_json(manifest, json_file)
     if json_file != Path("-"):
-        terminal.print_inspect(opened)
+        terminal.print_manifest(manifest)
 
 
 @cli.command()
@@ -262,17 +260,12 @@ def doctor(json_file: Path | None) -> None:
 def demo(quiet: bool, json_file: Path | None, output: Path) -> None:
     """Walk the whole path: train, build, verify, measure, report."""
     from tiedexport import demo as verb
-    from tiedexport import train as training
     from tiedexport.report import terminal
 
     result = verb.demo(output, progress=_progress(quiet))
     _write_json(result, json_file)
-    _say(training.summary(result.train), json_file)
     if json_file != Path("-"):
-        terminal.print_build(result.build)
-        terminal.print_verify(result.verify)
-        terminal.print_bench(result.bench)
-    _say(f"report: {result.report}", json_file)
+        terminal.print_demo(result)
     _verdict(result.verify.passed, result.seconds, json_file, errors.EXIT_CHECK_FAILED)
 
 

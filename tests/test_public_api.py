@@ -1,0 +1,58 @@
+"""The public interface is a promise: a change here is a change of version."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+import tiedexport
+
+VERBS = {
+    "train.train": "recipe output data epochs device resume seed progress",
+    "export.build": "checkpoint output precision target weights opset io_dtype progress",
+    "verify.verify": "bundle runtime require data progress",
+    "measure.bench": (
+        "bundle runtime stage batch warmup_ms duration_s iterations percentile threads progress"
+    ),
+    "run.run": "bundle verb input output runtime precision memory threads",
+    "inspect.inspect": "bundle check",
+    "doctor.doctor": "",
+    "demo.demo": "output progress",
+    "bundle.open_bundle": "path check",
+    "session.open_session": "bundle runtime precision memory threads",
+    "session.Session.encode": "self x out",
+    "session.Session.decode": "self code out",
+    "session.Session.reconstruct": "self x out",
+    "session.Session.run": "self stage x out",
+    "session.Session.bind": "self stage x out",
+    "session.Session.close": "self",
+}
+
+
+def test_the_package_exports_exactly_these_names() -> None:
+    assert sorted(tiedexport.__all__) == [
+        "Bundle",
+        "Session",
+        "TiedExportError",
+        "__version__",
+        "open_bundle",
+        "open_session",
+    ]
+    for name in tiedexport.__all__:
+        assert getattr(tiedexport, name) is not None
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_the_arguments_of_a_public_function_stay(path: str) -> None:
+    module, *names = path.split(".")
+    found = import_module(f"tiedexport.{module}")
+    for name in names:
+        found = getattr(found, name)
+    assert " ".join(inspect.signature(found).parameters) == VERBS[path]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="open_everything"):
+        tiedexport.open_everything  # noqa: B018
