@@ -184,9 +184,8 @@ def test_dry_runs_print_the_plan_and_write_nothing(folder: Path, tmp_path: Path)
 
 
 def test_nothing_but_results_reaches_a_quiet_terminal(folder: Path, tmp_path: Path) -> None:
-    done = tiedexport(
-        "build", "model.pt", "-o", tmp_path / "b.tied", "--target", "none", "-q", cwd=folder
-    )
+    output = tmp_path / "b.tied"
+    done = tiedexport("build", "model.pt", "-o", output, "--target", "none", "-q", cwd=folder)
     assert done.returncode == 0
     assert done.stderr == ""
 
@@ -201,9 +200,8 @@ def test_completion_scripts_are_printed(shell: str, tmp_path: Path) -> None:
 def test_an_engine_that_was_asked_for_and_cannot_be_built_exits_3_and_leaves_the_bundle(
     folder: Path, tmp_path: Path
 ) -> None:
-    done = tiedexport(
-        "build", "model.pt", "-o", tmp_path / "b.tied", "--target", "tensorrt", cwd=folder
-    )
+    output = tmp_path / "b.tied"
+    done = tiedexport("build", "model.pt", "-o", output, "--target", "tensorrt", cwd=folder)
     if done.returncode == 0:
         pytest.skip("this machine builds TensorRT engines")
     assert done.returncode == EXIT_MISSING
