@@ -8,6 +8,7 @@ weights, in that order.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import logging
 import threading
@@ -17,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from tiedexport.errors import BundleError, RuntimeFailedError, TiedExportError
+from tiedexport.errors import BundleError, RuntimeFailedError, TiedExportError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -164,7 +165,9 @@ class _Port:
         dtype = binding.dtype.dtype
         size_bytes = dtype.itemsize * int(np.prod(shape))
         pinned = gpu.core.LegacyPinnedMemoryResource().allocate(size_bytes)
-        host = np.from_dlpack(pinned).view(dtype).reshape(shape)
+        # Through its address: what numpy takes by DLPack is read-only before numpy 2.1.
+        memory = (ctypes.c_uint8 * size_bytes).from_address(int(pinned.handle))
+        host = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
         host[...] = 0
         device = gpu.make_current().allocate(size_bytes, stream=stream)
         return cls(binding, device, pinned, host)
@@ -262,7 +265,7 @@ class Execution:
 
     def _set_rows(self, rows: int) -> None:
         if self._context is None:
-            raise RuntimeFailedError("the session is closed", where=self._plan.stage)
+            raise UsageError("the session is closed", where=self._plan.stage)
         if rows == self._rows:
             return
         self._rows = 0

@@ -137,7 +137,7 @@ def progress_monitor(module: Any, progress: Callable[[str, int, int], None]) -> 
 
         def step_complete(self, phase: str, step: int) -> bool:
             try:
-                progress(phase, step + 1, self.phases[phase])
+                progress(phase, step + 1, self.phases.get(phase, step + 1))
             except BaseException as error:
                 self.raised = error
             return self.raised is None

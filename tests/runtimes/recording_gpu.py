@@ -84,12 +84,6 @@ class Buffer:
     def __del__(self) -> None:
         self.close()
 
-    def __dlpack__(self, **options):
-        return self.gpu.memory.bytes(self._address, self.size).__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return (1, 0)
-
 
 class Stream:
     def __init__(self, gpu: RecordingGpu) -> None:
@@ -139,8 +133,7 @@ class GraphBuilder:
         return Graph(self.stream.gpu, self.work)
 
     def close(self) -> None:
-        if self.stream.capturing is not None:
-            self.stream.capturing = None
+        self.stream.capturing = None
 
 
 @dataclass
@@ -188,7 +181,8 @@ class Engine:
         if self.gpu.no_contexts:
             return None
         strategy = config and config.dynamic_shapes_kernel_specialization_strategy
-        self.gpu.contexts.append(Context(self.gpu, self, strategy))
+        kind = RtxContext if self.gpu.package == "tensorrt_rtx" else Context
+        self.gpu.contexts.append(kind(self.gpu, self, strategy))
         return self.gpu.contexts[-1]
 
 
@@ -216,9 +210,6 @@ class Context:
 
     def infer_shapes(self) -> list[str]:
         return [] if self.batch else [t.name for t in self.engine.tensors if t.role == "input"]
-
-    def is_stream_capturable(self, stream: int) -> bool:
-        return self.gpu.capturable
 
     def execute_async_v3(self, handle: int) -> bool:
         (stream,) = [s for s in self.gpu.streams if s.handle == handle]
@@ -254,15 +245,23 @@ class Context:
         target[...] = (scale * total).reshape(batch, *[1] * (target.ndim - 1))
 
 
+class RtxContext(Context):
+    """TensorRT-RTX's: the other package has no such question."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.gpu.capturable
+
+
 class RecordingGpu:
     """Stands for `cuda.core` (`core`) and for the TensorRT module behind a handle (`module`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, package: str = "tensorrt_rtx") -> None:
+        self.package = package
         self.memory, self.log, self.streams, self.contexts = Memory(), [], [], []
         self.plans: dict[bytes, Engine] = {}
         self.current = self.logger = None
-        self.capturable, self.no_contexts, self.fail_next = True, False, False
-        self.out_of_memory = False
+        self.capturable, self.no_contexts = True, False
+        self.fail_next, self.out_of_memory = False, False
         self.core = types.SimpleNamespace(
             Device=lambda index: self,
             StreamOptions=lambda nonblocking: nonblocking,

@@ -4,90 +4,23 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
 import threading
 
 import handmade
-import msgspec
 import numpy as np
 import pytest
 import recording_gpu
-from recording_gpu import RecordingGpu, Tensor
+from recorded_machine import FP16, bundle_with_plans, give_plans, recorded_machine
 
-from tiedexport import trt
-from tiedexport.bundle import MANIFEST, file_sha256, open_bundle
+from tiedexport.bundle import open_bundle
 from tiedexport.device import DeviceWeights
-from tiedexport.errors import BundleError, MissingRuntimeError, RuntimeFailedError
-from tiedexport.manifest import Binding, FileRecord, PlanRecord, encode_manifest
-from tiedexport.results import Availability
-from tiedexport.runtimes import Options, runtime_named
-from tiedexport.runtimes import tensorrt as runner
+from tiedexport.errors import RuntimeFailedError, UsageError
 from tiedexport.session import open_session
-from tiedexport.spec import Precision
-
-FP16, FP32 = Precision.FP16, Precision.FP32
-VERSION, PROFILE = "1.7.1", (1, 8, 16)
-
-
-class Logger:
-    """The part of the module handle's logger that the runner touches."""
-
-    def __init__(self) -> None:
-        self.collectors: dict[int, list[str]] = {}
-
-    def log(self, severity: str, message: str) -> None:
-        for collector in self.collectors.values():
-            collector.append(message)
-
-
-def plan_of(stage, weights, **changes) -> PlanRecord:
-    data = [(spec, "input") for spec in stage.inputs] + [(spec, "output") for spec in stage.outputs]
-    bindings = [Binding(s.name, role, s.dtype, (-1, *s.element_shape)) for s, role in data]
-    bindings += [Binding(n, "weight", FP16, array.shape) for n, array in weights.items()]
-    record = PlanRecord(
-        file=f"plans/rtx/{stage.name}.fp16.plan",
-        stage=stage.name,
-        precision=FP16,
-        target="rtx",
-        package="tensorrt_rtx",
-        package_version=VERSION,
-        compute_capabilities=(80, 89),
-        weights="shared" if weights else "baked",
-        profile=PROFILE,
-        bindings=tuple(bindings),
-        graph_sha256="0" * 64,
-    )
-    return msgspec.structs.replace(record, **changes)
-
-
-def bundle_with_plans(path, *, weights="shared", **changes):
-    """`handmade.bundle` with a plan a stage; a plan's bytes are the name of its stage."""
-    bundle = handmade.bundle(path)
-    stored = bundle.weights(FP16) if weights == "shared" else {}
-    plans = tuple(plan_of(stage, stored, **changes) for stage in bundle.manifest.stages)
-    files = dict(bundle.manifest.files)
-    for plan in plans:
-        file = path / plan.file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(plan.stage.encode())
-        files[plan.file] = FileRecord(file.stat().st_size, file_sha256(file))
-    manifest = msgspec.structs.replace(bundle.manifest, plans=plans, files=files)
-    (path / MANIFEST).write_bytes(encode_manifest(manifest))
-    return open_bundle(path)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with an sm89 device, cuda-core and TensorRT-RTX, as far as the runner can see."""
-    gpu = RecordingGpu()
-    gpu.logger = Logger()
-    handle = trt.Handle(gpu.module, "tensorrt_rtx", VERSION, gpu.logger)
-    monkeypatch.setattr(trt, "load", lambda package: handle)
-    monkeypatch.setattr(trt, "driver", lambda: Availability(True, "CUDA 13.0"))
-    monkeypatch.setattr(trt, "device", lambda: trt.Device("GeForce Test", 89))
-    monkeypatch.setattr(runner, "find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "cuda.core", gpu.core)
-    return gpu
+    return recorded_machine(monkeypatch)
 
 
 @pytest.fixture
@@ -95,12 +28,6 @@ def bundle(tmp_path, gpu):
     bundle = bundle_with_plans(tmp_path / "model.tied")
     give_plans(gpu, bundle)
     return bundle
-
-
-def give_plans(gpu, bundle) -> None:
-    for plan in bundle.manifest.plans:
-        tensors = [Tensor(b.name, b.role, b.dtype, b.shape) for b in plan.bindings]
-        gpu.plans[plan.stage.encode()] = recording_gpu.Engine(gpu, tensors, plan.profile)
 
 
 def session_on(bundle):
@@ -248,6 +175,18 @@ def test_recorded_capture_that_breaks_leaves_the_stream_usable(gpu, bundle, capl
     np.testing.assert_allclose(y, expected(bundle, x, (6, 6)), rtol=1e-6)
 
 
+def test_recorded_tensorrt_itself_needs_no_strategy_and_captures(tmp_path, monkeypatch):
+    gpu = recorded_machine(monkeypatch, "tensorrt")
+    bundle = bundle_with_plans(tmp_path / "model.tied", package="tensorrt")
+    give_plans(gpu, bundle)
+    x, y = images(4), np.zeros((4, 6, 6), np.float32)
+    with open_session(bundle, runtime="tensorrt") as session:
+        session.bind("autoencoder", x, y)()
+    np.testing.assert_allclose(y, expected(bundle, x, (6, 6)), rtol=1e-6)
+    assert {context.strategy for context in gpu.contexts} == {None}
+    assert gpu.log[-1] == "graph"
+
+
 def test_recorded_threads_share_a_session(gpu, bundle):
     failures = []
     with session_on(bundle) as session:
@@ -276,7 +215,7 @@ def test_recorded_use_after_close_is_refused(gpu, bundle):
         lambda: session.reconstruct(x),
         lambda: session.bind("autoencoder", x, y),
     ):
-        with pytest.raises(RuntimeFailedError, match="the session is closed"):
+        with pytest.raises(UsageError, match="the session is closed"):
             use()
 
 
@@ -285,145 +224,3 @@ def test_recorded_refusal_of_the_device_comes_in_the_library_s_words(gpu, bundle
         gpu.fail_next = True
         with pytest.raises(RuntimeFailedError, match="the recorded device refuses"):
             session.reconstruct(images(1))
-
-
-@pytest.mark.parametrize(
-    ("trouble", "words"),
-    [
-        (lambda gpu: setattr(gpu, "out_of_memory", True), "CUDA_ERROR_OUT_OF_MEMORY"),
-        (lambda gpu: setattr(gpu, "no_contexts", True), "no execution context"),
-        (lambda gpu: gpu.plans.clear(), "Serialization assertion failed"),
-        (lambda gpu: gpu.plans[b"decoder"].tensors.pop(), "plan and manifest differ in"),
-    ],
-)
-def test_recorded_trouble_in_opening_is_ours_and_frees_everything(gpu, bundle, trouble, words):
-    trouble(gpu)
-    with pytest.raises(RuntimeFailedError, match=words):
-        session_on(bundle)
-    gc.collect()
-    assert gpu.memory.blocks == {}
-
-
-def test_recorded_plans_whose_weights_differ_from_the_file_are_refused(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "model.tied")
-    plan = bundle.manifest.plans[0]
-    wrong = [msgspec.structs.replace(b, dtype=FP32) if b.name == "b" else b for b in plan.bindings]
-    plans = (
-        msgspec.structs.replace(plan, bindings=tuple(wrong)),
-        *bundle.manifest.plans[1:],
-    )
-    bundle.manifest = msgspec.structs.replace(bundle.manifest, plans=plans)
-    give_plans(gpu, bundle)
-    with pytest.raises(BundleError, match=r"(?s)b.*expected: fp32\[5\]"):
-        session_on(bundle)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"compute_capabilities": (80, 120)}, "plans are for sm80, sm120, GeForce Test is sm89"),
-        ({"package_version": "1.6.0"}, r"pip install tensorrt-rtx==1\.6\.0"),
-        ({"precision": FP32}, "no tensorrt_rtx plan of its encoder in fp16"),
-        ({"package": "tensorrt"}, "--target rtx:sm89"),
-    ],
-)
-def test_plans_that_do_not_fit_are_explained_before_they_are_read(tmp_path, gpu, changes, words):
-    bundle = bundle_with_plans(tmp_path / "model.tied", **changes)
-    runtime = runtime_named("tensorrt_rtx")
-    reason = runtime.refusal(bundle, FP16)
-    with pytest.raises(MissingRuntimeError, match=words):
-        runtime.open(bundle, FP16, Options())
-    assert reason is not None
-    assert gpu.memory.blocks == {}
-
-
-def test_a_plan_with_shared_weights_is_preferred_to_one_with_its_own(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "model.tied")
-    baked = [msgspec.structs.replace(plan, weights="baked") for plan in bundle.manifest.plans]
-    bundle.manifest = msgspec.structs.replace(
-        bundle.manifest, plans=(*baked, *bundle.manifest.plans)
-    )
-    chosen = runtime_named("tensorrt_rtx")._fitting_plans(bundle, FP16)
-    assert {plan.weights for plan in chosen.values()} == {"shared"}
-
-
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
-def test_without_a_driver_the_row_says_so_and_nothing_is_opened(monkeypatch, tmp_path, name):
-    monkeypatch.setattr(runner, "find_spec", lambda name: name)
-    monkeypatch.setattr(trt, "driver", lambda: Availability(False, reason="no CUDA driver"))
-    runtime = runtime_named(name)
-    assert runtime.availability().reason == "no CUDA driver"
-    with pytest.raises(MissingRuntimeError, match="no CUDA driver"):
-        runtime.open(handmade.bundle(tmp_path / "model.tied"), FP16, Options())
-
-
-@pytest.mark.parametrize(
-    ("missing", "extra"), [("tensorrt", "gpu"), ("cuda", "gpu"), ("cuda.core", "gpu")]
-)
-def test_a_missing_package_is_named_with_its_extra(monkeypatch, missing, extra):
-    present = lambda name: None if name == missing else name  # noqa: E731
-    monkeypatch.setattr(runner, "find_spec", present)
-    monkeypatch.setattr(trt, "find_spec", present)
-    monkeypatch.setattr(trt, "load", trt.load.__wrapped__)
-    availability = runtime_named("tensorrt").availability()
-    assert not availability.available
-    assert f"tiedexport[{extra}]" in availability.remedy
-
-
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
-def test_sums_are_assumed_in_the_type_of_the_graph(name):
-    runtime = runtime_named(name)
-    assert runtime.accumulation == {precision: precision for precision in Precision}
-    assert runtime.precisions[0] is FP16
-
-
-def test_every_cuda_core_name_and_argument_that_the_runner_uses_exists():
-    core = pytest.importorskip("cuda.core", reason="cuda-core is not installed")
-    from inspect import signature
-
-    uses = {
-        core.Device.create_stream: {"options"},
-        core.Device.allocate: {"size", "stream"},
-        core.Device.set_current: set(),
-        core.Buffer.copy_from: {"src", "stream"},
-        core.Buffer.from_handle: {"ptr", "size", "owner"},
-        core.Buffer.close: {"stream"},
-        core.LegacyPinnedMemoryResource.allocate: {"size"},
-        core.Stream.sync: set(),
-        core.Stream.close: set(),
-        core.Stream.create_graph_builder: set(),
-        core.graph.GraphBuilder.begin_building: {"mode"},
-        core.graph.GraphBuilder.end_building: set(),
-        core.graph.GraphBuilder.complete: set(),
-        core.graph.GraphBuilder.close: set(),
-        core.graph.Graph.launch: {"stream"},
-        core.graph.Graph.close: set(),
-    }
-    for function, arguments in uses.items():
-        assert arguments <= signature(function).parameters.keys(), function
-    assert core.StreamOptions(nonblocking=True).nonblocking
-    assert {"handle"} <= set(dir(core.Buffer)) & set(dir(core.Stream))
-
-
-def test_every_tensorrt_name_that_the_runner_uses_exists():
-    module = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-    uses = {
-        "Runtime": {"deserialize_cuda_engine"},
-        "ICudaEngine": {
-            "num_io_tensors",
-            "get_tensor_name",
-            "create_execution_context",
-            "create_runtime_config",
-        },
-        "IRuntimeConfig": {"dynamic_shapes_kernel_specialization_strategy"},
-        "DynamicShapesKernelSpecializationStrategy": {"EAGER"},
-        "IExecutionContext": {
-            "set_tensor_address",
-            "set_input_shape",
-            "infer_shapes",
-            "execute_async_v3",
-            "is_stream_capturable",
-        },
-    }
-    for name, members in uses.items():
-        assert members <= set(dir(getattr(module, name))), name

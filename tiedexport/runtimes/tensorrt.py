@@ -15,7 +15,7 @@ import numpy as np
 
 from tiedexport import trt
 from tiedexport.device import DeviceWeights, Engine, Execution, Gpu
-from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
+from tiedexport.errors import MissingRuntimeError, UsageError
 from tiedexport.results import Availability
 from tiedexport.spec import Precision
 
@@ -169,7 +169,7 @@ class _Backend:
 
     def _open(self, table: dict[str, T], stage: StageSpec) -> T:
         if self._closed:
-            raise RuntimeFailedError("the session is closed", where=stage.name)
+            raise UsageError("the session is closed", where=stage.name)
         return table[stage.name]
 
 
