@@ -9,6 +9,8 @@ import os
 import shutil
 import stat
 import tempfile
+import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -64,11 +66,11 @@ class Bundle:
     @cached_property
     def golden(self) -> dict[str, np.ndarray]:
         """Tensor name → reference values: inputs in float32, everything computed in float64."""
+        where = self.path / self.manifest.golden
         try:
-            with np.load(self.path / self.manifest.golden, allow_pickle=False) as arrays:
+            with where.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError) as error:
-            where = self.path / self.manifest.golden
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError("unreadable golden pairs", where=where, got=str(error)) from error
 
     def _of_precision(self, table: dict[Precision, T], precision: Precision) -> T:
@@ -212,9 +214,12 @@ def map_safetensors(path: Path) -> dict[str, np.ndarray]:
 def staging_directory(target: Path) -> Iterator[Path]:
     """A directory beside `target` to write into; it takes the target's place whole, or not at all.
 
+    Where `target` is a link, it stays one, and what it leads to is replaced.
+
     Raises:
         UsageError: `target` exists and is no bundle, so it is not ours to replace.
     """
+    target = target.resolve()
     if target.exists() and not (target / MANIFEST).is_file():
         raise UsageError(
             "will not replace something that is no bundle",

@@ -1,0 +1,393 @@
+"""Opening refuses every alteration before anything is parsed; writing is all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+import safetensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiedexport import __version__
+from tiedexport.bundle import (
+    MANIFEST,
+    Bundle,
+    file_sha256,
+    map_safetensors,
+    open_bundle,
+    safetensors_layout,
+    staging_directory,
+    write_manifest,
+)
+from tiedexport.errors import BundleError, UsageError
+from tiedexport.manifest import SCHEMA, FileRecord, decode_manifest, encode_manifest
+from tiedexport.session import open_session
+from tiedexport.spec import Precision
+
+BUNDLE_FILES = (
+    MANIFEST,
+    "golden.npz",
+    *(f"weights.{p}.safetensors" for p in Precision),
+    *(f"{s}.{p}.onnx" for s in ("encoder", "decoder", "autoencoder") for p in Precision),
+)
+
+
+@pytest.fixture
+def copied(dense_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dense_bundle.path, tmp_path / "copy.tied"))
+
+
+@pytest.fixture
+def no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever parses a file of the bundle in this test fails it."""
+
+    def parse(*args: object, **kwargs: object) -> None:
+        pytest.fail(f"parsed before it was checked: {args}")
+
+    monkeypatch.setattr(np, "load", parse)
+    monkeypatch.setattr(np, "memmap", parse)
+    monkeypatch.setattr(safetensors, "safe_open", parse)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", parse)
+
+
+def resign(path: Path, **changes: object) -> None:
+    """Give an altered bundle a manifest whose own digest is right."""
+    manifest = decode_manifest((path / MANIFEST).read_bytes(), path)
+    (path / MANIFEST).write_bytes(encode_manifest(msgspec.structs.replace(manifest, **changes)))
+
+
+# Tampering.
+
+
+@st.composite
+def alterations(draw: st.DrawFn, original: bytes) -> bytes:
+    """Other bytes than the original: a range flipped, cut, replaced, doubled or put in between."""
+    begin = draw(st.integers(0, len(original) - 1))
+    end = draw(st.integers(begin + 1, min(len(original), begin + 64)))
+    head, middle, tail = original[:begin], original[begin:end], original[end:]
+    kind = draw(st.sampled_from(["flip", "cut", "truncate", "replace", "insert", "append"]))
+    if kind == "flip":
+        mask = draw(st.integers(1, 255))
+        return head + bytes(byte ^ mask for byte in middle) + tail
+    if kind == "cut":
+        return head + tail
+    if kind == "truncate":
+        return head
+    new = draw(st.binary(min_size=1, max_size=64))
+    altered = {
+        "replace": head + new + tail,
+        "insert": head + new + middle + tail,
+        "append": original + new,
+    }[kind]
+    return altered if altered != original else original + b"\0"
+
+
+def test_the_list_of_files_below_is_all_that_a_bundle_holds(dense_bundle):
+    found = {p.relative_to(dense_bundle.path).as_posix() for p in dense_bundle.path.rglob("*")}
+    assert found == set(BUNDLE_FILES)
+    assert set(dense_bundle.manifest.files) == found - {MANIFEST}
+
+
+@pytest.mark.parametrize("name", BUNDLE_FILES)
+@pytest.mark.usefixtures("no_parser")
+def test_any_altered_bytes_of_any_file_are_refused_before_a_parser_sees_them(
+    name: str, dense_bundle: Bundle
+):
+    original = (dense_bundle.path / name).read_bytes()
+
+    @settings(max_examples=15, deadline=None, database=None)
+    @given(altered=alterations(original))
+    def refused(altered: bytes) -> None:
+        (folder / name).write_bytes(altered)
+        with pytest.raises(BundleError):
+            open_bundle(folder)
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(shutil.copytree(dense_bundle.path, Path(parent) / "altered.tied"))
+        refused()
+
+
+@pytest.mark.parametrize("name", BUNDLE_FILES)
+@pytest.mark.usefixtures("no_parser")
+def test_a_missing_file_is_named(name: str, copied: Path):
+    (copied / name).unlink()
+    with pytest.raises(BundleError) as caught:
+        open_bundle(copied)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BUNDLE_FILES)
+@pytest.mark.usefixtures("no_parser")
+def test_a_link_is_refused_even_to_a_file_with_the_right_bytes(name: str, copied: Path):
+    outside = copied.parent / "outside"
+    (copied / name).rename(outside)
+    (copied / name).symlink_to(outside)
+    with pytest.raises(BundleError, match="a link or special file"):
+        open_bundle(copied)
+
+
+@pytest.mark.usefixtures("no_parser")
+def test_a_link_to_a_directory_is_refused_even_with_the_right_files_behind_it(copied: Path):
+    outside = copied.parent / "outside"
+    outside.mkdir()
+    (outside / "e.plan").write_bytes(b"engine")
+    (copied / "plans").symlink_to(outside)
+    files = dict(decode_manifest((copied / MANIFEST).read_bytes(), copied).files)
+    files["plans/e.plan"] = FileRecord(6, file_sha256(outside / "e.plan"))
+    resign(copied, files=files)
+    with pytest.raises(BundleError, match="a link or special file"):
+        open_bundle(copied)
+
+
+@pytest.mark.usefixtures("no_parser")
+def test_a_directory_or_a_pipe_in_the_place_of_a_file_is_refused(copied: Path):
+    (copied / "golden.npz").unlink()
+    (copied / "golden.npz").mkdir()
+    with pytest.raises(BundleError, match="a directory where a file should be"):
+        open_bundle(copied)
+    (copied / "golden.npz").rmdir()
+    os.mkfifo(copied / "golden.npz")
+    with pytest.raises(BundleError, match="a link or special file"):
+        open_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../outside", "a/../../outside", "/etc/passwd", "a//b", "./a", "a/", "a\\b",
+     "c:a", "a\0b"],
+)  # fmt: skip
+@pytest.mark.usefixtures("no_parser")
+def test_a_file_name_that_could_leave_the_bundle_is_refused_in_a_signed_manifest(
+    name: str, copied: Path
+):
+    files = dict(decode_manifest((copied / MANIFEST).read_bytes(), copied).files)
+    resign(copied, files=files | {name: FileRecord(0, "0" * 64)})
+    with pytest.raises(BundleError, match="could leave the bundle"):
+        open_bundle(copied)
+
+
+@pytest.mark.usefixtures("no_parser")
+def test_every_file_that_the_manifest_names_must_have_a_digest(copied: Path):
+    resign(copied, golden="other.npz")
+    with pytest.raises(BundleError, match=r"files without a digest[^$]*other\.npz"):
+        open_bundle(copied)
+
+
+@pytest.mark.usefixtures("no_parser")
+def test_a_newer_schema_is_refused_with_the_version_to_install(copied: Path):
+    resign(copied, schema=SCHEMA + 1, generator="tiedexport 9.1.0")
+    with pytest.raises(BundleError, match="newer tiedexport") as caught:
+        open_bundle(copied)
+    assert caught.value.hint == "pip install 'tiedexport>=9.1.0'"
+
+
+@pytest.mark.usefixtures("no_parser")
+def test_a_newer_schema_is_told_from_damage_whatever_fields_it_has(copied: Path):
+    header = b'{"schema": %d, "generator": "tiedexport 9.1.0", "novel": []\n}' % (SCHEMA + 1)
+    (copied / MANIFEST).write_bytes(encode_manifest(msgspec.Raw(header)))
+    with pytest.raises(BundleError, match="newer tiedexport"):
+        open_bundle(copied)
+
+
+def test_a_signed_manifest_with_an_unknown_or_missing_field_is_not_valid(dense_bundle: Bundle):
+    fields = msgspec.to_builtins(dense_bundle.manifest)
+    for altered in (fields | {"novel": 1}, {k: v for k, v in fields.items() if k != "ties"}):
+        with pytest.raises(BundleError, match="not valid"):
+            decode_manifest(encode_manifest(altered), "here")
+
+
+def test_the_generator_is_this_release(dense_bundle: Bundle):
+    assert dense_bundle.manifest.generator == f"tiedexport {__version__}"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: None])
+def test_what_is_no_bundle_is_refused_with_the_command_that_makes_one(make, tmp_path: Path):
+    make(tmp_path / "x.tied")
+    with pytest.raises(BundleError, match="not a bundle") as caught:
+        open_bundle(tmp_path / "x.tied")
+    assert "tiedexport build" in str(caught.value.hint)
+
+
+# What does not matter.
+
+
+def test_unlisted_files_do_not_matter(copied: Path):
+    (copied / "NOTES.txt").write_text("mine")
+    assert open_bundle(copied).manifest.name == "dense"
+
+
+def test_size_check_sees_a_cut_file_but_not_flipped_bits(copied: Path):
+    path = copied / "encoder.fp32.onnx"
+    flipped = bytes(byte ^ 1 for byte in path.read_bytes())
+    path.write_bytes(flipped)
+    assert open_bundle(copied, check="size").manifest.name == "dense"
+    path.write_bytes(flipped[:-1])
+    with pytest.raises(BundleError, match="wrong size"):
+        open_bundle(copied, check="size")
+
+
+def test_an_unknown_check_is_an_error_of_usage(dense_bundle: Bundle):
+    with pytest.raises(UsageError, match="unknown check"):
+        open_bundle(dense_bundle.path, check="none")
+
+
+def test_a_moved_bundle_opens_and_runs(copied: Path, tmp_path: Path):
+    moved = tmp_path / "else where" / "b"
+    moved.parent.mkdir()
+    copied.rename(moved)
+    with open_session(moved, runtime="onnxruntime", precision="fp32", threads=1) as session:
+        golden = session.bundle.golden
+        np.testing.assert_allclose(session.encode(golden["input"]), golden["code"], atol=1e-5)
+
+
+def test_damaged_golden_pairs_behind_a_size_check_are_a_bundle_error(copied: Path):
+    size = (copied / "golden.npz").stat().st_size
+    (copied / "golden.npz").write_bytes(b"PK\3\4".ljust(size, b"\0"))
+    with pytest.raises(BundleError, match="unreadable golden pairs"):
+        _ = open_bundle(copied, check="size").golden
+
+
+# Weights.
+
+
+def test_weights_are_read_only_views_of_one_map(bundle: Bundle):
+    for precision in bundle.manifest.precisions:
+        weights = bundle.weights(precision)
+        assert weights is bundle.weights(precision)
+        assert sum(w.size for w in weights.values()) == bundle.manifest.parameter_count
+        for weight in weights.values():
+            assert weight.dtype == precision.dtype
+            assert not weight.flags.writeable
+            assert not weight.flags.owndata
+            with pytest.raises(ValueError, match="read-only"):
+                weight[...] = 0
+
+
+def test_the_layout_is_where_the_bytes_are(bundle: Bundle):
+    path = bundle.weights_path(Precision.FP16)
+    raw = path.read_bytes()
+    expected = safetensors.deserialize(raw)
+    layout = safetensors_layout(path)
+    assert set(layout) == {name for name, _ in expected}
+    for name, tensor in expected:
+        precision, shape, offset, length = layout[name]
+        assert precision is Precision.FP16
+        assert list(shape) == tensor["shape"]
+        assert raw[offset : offset + length] == bytes(tensor["data"])
+
+
+def test_a_damaged_weights_file_is_a_bundle_error(tmp_path: Path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"\xff" * 64)
+    with pytest.raises(BundleError, match="unreadable weights"):
+        map_safetensors(path)
+
+
+def test_a_precision_or_stage_that_is_not_there_is_named(dense_bundle: Bundle, copied: Path):
+    with pytest.raises(BundleError, match=r"no such stage[^$]*classifier"):
+        dense_bundle.graph("classifier", Precision.FP32)
+    manifest = dense_bundle.manifest
+    weights = {Precision.FP32: manifest.weights[Precision.FP32]}
+    resign(copied, weights=weights)
+    with pytest.raises(BundleError, match="does not hold this precision") as caught:
+        open_bundle(copied).weights(Precision.BF16)
+    assert "--precision fp32,bf16" in str(caught.value.hint)
+
+
+# Writing.
+
+
+def write_bundle(target: Path, like: Bundle, content: bytes) -> None:
+    with staging_directory(target) as staging:
+        (staging / "payload").write_bytes(content)
+        (staging / "nested").mkdir()
+        (staging / "nested" / "payload").write_bytes(content)
+        write_manifest(staging, lambda files: replaced(like, files))
+
+
+def replaced(like: Bundle, files: dict[str, FileRecord]):
+    return msgspec.structs.replace(
+        like.manifest, files=files, golden="payload", weights={}, graphs={}
+    )
+
+
+def test_a_bundle_appears_whole_and_leaves_no_litter(tmp_path: Path, dense_bundle: Bundle):
+    target = tmp_path / "new folder" / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+    assert set(open_bundle(target).manifest.files) == {"payload", "nested/payload"}
+    assert os.listdir(target.parent) == ["b.tied"]
+    assert (target / "payload").stat().st_mode & 0o777 == 0o644
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_an_old_bundle_is_replaced(tmp_path: Path, dense_bundle: Bundle):
+    target = tmp_path / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+    write_bundle(target, dense_bundle, b"second")
+    open_bundle(target)
+    assert (target / "payload").read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["b.tied"]
+
+
+def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path, dense_bundle: Bundle):
+    target, link = tmp_path / "v1.tied", tmp_path / "current.tied"
+    write_bundle(target, dense_bundle, b"first")
+    link.symlink_to(target.name)
+    write_bundle(link, dense_bundle, b"second")
+    assert link.is_symlink()
+    assert (target / "payload").read_bytes() == b"second"
+    assert sorted(os.listdir(tmp_path)) == ["current.tied", "v1.tied"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_bundle_whole_and_no_litter(
+    failure: BaseException, tmp_path: Path, dense_bundle: Bundle
+):
+    target = tmp_path / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+
+    def fail_halfway() -> None:
+        with staging_directory(target) as staging:
+            (staging / "payload").write_bytes(b"second")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail_halfway()
+    open_bundle(target)
+    assert (target / "payload").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["b.tied"]
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("years of work")
+    for target in (tmp_path / "thesis", tmp_path / "thesis" / "chapter"):
+        with pytest.raises(UsageError, match="no bundle"), staging_directory(target):
+            pytest.fail("it would have been written")
+    assert (tmp_path / "thesis" / "chapter").read_text() == "years of work"
+
+
+def test_a_kill_in_the_middle_leaves_the_old_bundle_whole(tmp_path: Path, dense_bundle: Bundle):
+    target = tmp_path / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from tiedexport.bundle import staging_directory\n"
+        "with staging_directory(pathlib.Path(sys.argv[1])) as staging:\n"
+        "    (staging / 'payload').write_bytes(b'second')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    open_bundle(target)
+    assert (target / "payload").read_bytes() == b"first"
