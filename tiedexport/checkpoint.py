@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import tempfile
@@ -80,7 +81,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: missing, damaged, unsafe, of another program or of a newer version, or
-            its weights are not finite or do not fit its configuration.
+            its weights or samples are not finite, not float32, or do not fit its configuration.
     """
     payload = load_safely(path)
     if payload.get("format") != FORMAT:
@@ -100,13 +101,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         checkpoint = _checkpoint_from(payload)
-        checkpoint.module()
+        input_shape = checkpoint.module().input_shape
     except (KeyError, TypeError, UsageError, RecipeError, msgspec.ValidationError) as error:
         raise CheckpointError("an invalid checkpoint", where=path, got=repr(error)) from error
-    for name, tensor in checkpoint.state.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError("weights that are not finite", where=f"{path}: {name}")
+    for name, tensor in {**checkpoint.state, "samples": checkpoint.samples}.items():
+        _refuse_unusable(tensor, f"{path}: {name}")
+    shape, sample_shape = checkpoint.samples.shape, checkpoint.sample_shape
+    if shape[1:] != input_shape or shape[0] < 1 or math.prod(sample_shape) != math.prod(shape[1:]):
+        raise CheckpointError(
+            "the samples do not fit the model",
+            where=path,
+            got=f"{list(shape)} of {list(sample_shape)}",
+            expected=f"at least one of {list(input_shape)}",
+        )
     return checkpoint
+
+
+def _refuse_unusable(tensor: Tensor, where: str) -> None:
+    if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
+        got = getattr(tensor, "dtype", type(tensor).__name__)
+        raise CheckpointError("not a float32 tensor", where=where, got=got, expected=torch.float32)
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError("numbers that are not finite", where=where)
 
 
 def _checkpoint_from(payload: dict[str, Any]) -> Checkpoint:
@@ -159,8 +175,8 @@ def load_safely(path: str | Path) -> dict[str, Any]:
             expected="a state dict; nothing of the file was executed",
             hint="save the state dict alone: torch.save(module.state_dict(), path)",
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError("unreadable checkpoint", where=path, got=str(error)) from error
+    except Exception as error:  # what damaged bytes raise in an unpickler is theirs to choose
+        raise CheckpointError("unreadable checkpoint", where=path, got=repr(error)) from error
     if not isinstance(payload, dict):
         raise CheckpointError(
             "not a checkpoint", where=path, got=type(payload).__name__, expected="a dict"

@@ -15,8 +15,8 @@ _BLOCK_ROWS = 256
 def relation(original: np.ndarray, other: np.ndarray) -> Relation | None:
     """How `other` is a copy of `original`, or None.
 
-    A cast copy holds the original's values rounded to its own type. Constant tensors are never
-    copies: they are equal by chance.
+    A cast copy is equal once both are rounded to the type of fewer bits. Constant tensors are
+    never copies: they are equal by chance.
     """
     if original.size != other.size or original.size < 2 or original.ndim != other.ndim:
         return None
@@ -39,7 +39,12 @@ def _name(cast: bool, moved: bool) -> Relation:
 
 def _equal(view: np.ndarray, other: np.ndarray) -> bool:
     """Compare block by block: the first block settles nearly every question."""
-    return all(
-        np.array_equal(view[i : i + _BLOCK_ROWS].astype(other.dtype), other[i : i + _BLOCK_ROWS])
-        for i in range(0, len(view), _BLOCK_ROWS)
-    )
+    dtype = min(view.dtype, other.dtype, key=lambda kind: kind.itemsize)
+    blocks = [slice(i, i + _BLOCK_ROWS) for i in range(0, len(view), _BLOCK_ROWS)]
+    with np.errstate(over="ignore"):  # what leaves the range becomes infinite on both sides
+        return all(
+            np.array_equal(
+                view[block].astype(dtype, copy=False), other[block].astype(dtype, copy=False)
+            )
+            for block in blocks
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -57,8 +58,7 @@ def run(
         bundle, runtime=runtime, precision=precision, memory=memory, threads=threads
     ) as session:
         spec = session.bundle.manifest.stage(STAGE_OF_VERB[verb]).inputs[0]
-        elements = int(np.prod(spec.element_shape))
-        if array.ndim < 2 or array[:1].size not in (0, elements):
+        if array.ndim < 2 or math.prod(array.shape[1:]) != math.prod(spec.element_shape):
             raise ArrayError(
                 "the array does not fit the stage",
                 where=input,
@@ -72,23 +72,24 @@ def run(
 
 def _read(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             "not an .npy array", where=path, got=str(error), hint="numpy.save writes one"
         ) from error
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
-        got = array.dtype if isinstance(array, np.ndarray) else "an .npz archive"
+    if not np.issubdtype(array.dtype, np.floating):
         raise DataError(
             "not an array of floating-point numbers",
             where=path,
-            got=got,
+            got=array.dtype,
             expected="float32, scaled as the training data was (images: / 255)",
         )
     return array
 
 
 def _write(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -47,7 +47,7 @@ def open_session(
     if threads is not None and threads < 1:
         raise UsageError("threads must be positive", got=threads)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    wanted = None if precision is None else precisions_from(precision)[0]
+    wanted = None if precision is None else _one_precision(precision)
     candidates = all_runtimes().values() if runtime == "auto" else [runtime_named(runtime)]
     reasons = []
     for row in candidates:
@@ -63,6 +63,13 @@ def open_session(
     )
 
 
+def _one_precision(name: str) -> Precision:
+    precision, *others = precisions_from(name)
+    if others:
+        raise UsageError("a session computes in one precision", got=repr(name))
+    return precision
+
+
 class Session:
     """A bundle opened in one runtime: `encode`, `decode`, `reconstruct` on numpy arrays.
 
@@ -76,6 +83,7 @@ class Session:
         self.runtime = runtime.name
         self.precision = precision
         self._backend = runtime.open(bundle, precision, options)
+        self._closed = False
         self._stages = {stage.name: _Checked(stage) for stage in bundle.manifest.stages}
 
     def encode(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -96,16 +104,18 @@ class Session:
         Args:
             stage: "encoder", "decoder" or "autoencoder".
             x: [n, ...] of the stage's input shape, in the bundle's I/O dtype.
-            out: a writable C-contiguous array that takes the output; it is returned.
+            out: a writable C-contiguous array, apart from `x`, that takes the output and is
+                returned.
 
         Raises:
             ArrayError: an array has the wrong type, shape or layout.
             RuntimeFailedError: the runtime failed, in its own words.
+            UsageError: there is no such stage, or the session is closed.
         """
         checked = self._checked(stage)
         x = checked.input(x)
         if out is not None:
-            checked.output(out, len(x))
+            checked.output(out, x)
         return self._backend.run(checked.stage, x, out)
 
     def bind(self, stage: str, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
@@ -113,19 +123,41 @@ class Session:
 
         Raises:
             ArrayError: an array has the wrong type, shape or layout.
+            UsageError: there is no such stage, or the session is closed.
         """
         checked = self._checked(stage)
-        if not x.flags.c_contiguous:
-            raise ArrayError("a bound input must be C-contiguous", where=stage)
-        x = checked.input(x)
-        checked.output(out, len(x))
-        return self._backend.bind(checked.stage, x, out)
+        if checked.input(x) is not x:
+            raise ArrayError(
+                "a bound input must be C-contiguous",
+                where=stage,
+                got=f"strides {x.strides}",
+                expected="an array that is read in place",
+                hint="numpy.ascontiguousarray(x)",
+            )
+        checked.output(out, x)
+        call = self._backend.bind(checked.stage, x, out)
+
+        def call_while_open() -> None:
+            self._refuse_closed()
+            call()
+
+        return call_while_open
 
     def close(self) -> None:
         """Free what the runtime holds; the session cannot be used afterwards."""
+        self._closed = True
         self._backend.close()
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UsageError(
+                "the session is closed",
+                where=self.bundle.path,
+                hint="open another: tiedexport.open_session(path)",
+            )
+
     def _checked(self, stage: str) -> _Checked:
+        self._refuse_closed()
         try:
             return self._stages[STAGE_OF_VERB.get(stage, stage)]
         except KeyError:
@@ -162,14 +194,25 @@ class _Checked:
             raise self._wrong(self._input, x, "reshape it; the first axis is the batch", None)
         return x if x.flags.c_contiguous else np.ascontiguousarray(x)
 
-    def output(self, out: np.ndarray, batch: int) -> None:
+    def output(self, out: np.ndarray, x: np.ndarray) -> None:
         if not isinstance(out, np.ndarray) or out.dtype != self._output_dtype:
             raise self._wrong(self._output, out, "np.empty(shape, np.{})", self._output_dtype)
-        if out.shape != (batch, *self._output_shape):
-            raise self._wrong(self._output, out, f"its batch must be {batch}", None)
+        if out.shape != (len(x), *self._output_shape):
+            raise self._wrong(self._output, out, f"its batch must be {len(x)}", None)
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ArrayError(
-                "out= must be C-contiguous and writable", where=f"{self.stage.name}: {self._output}"
+                "out= cannot be written in place",
+                where=f"{self.stage.name} {self._output.name}",
+                got="a view with gaps" if out.flags.writeable else "a read-only array",
+                expected="a C-contiguous, writable array",
+                hint=f"np.empty({out.shape}, np.{out.dtype})",
+            )
+        if np.may_share_memory(x, out):
+            raise ArrayError(
+                "out= overlaps the input",
+                where=f"{self.stage.name} {self._output.name}",
+                got="memory that is read while it is written",
+                expected="an array of its own",
             )
 
     def _wrong(

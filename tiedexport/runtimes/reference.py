@@ -25,7 +25,7 @@ class _Reference:
     rank = 90
     slow = True
     precisions = (Precision.FP32, Precision.FP16, Precision.BF16)
-    # numpy and ml_dtypes sum half-precision products in float32.
+    # `_widened` sees to that.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
 
     def availability(self) -> Availability:
@@ -51,9 +51,12 @@ class _ReferenceBackend:
         self._evaluators: dict[str, Any] = {}
         # The evaluator keeps no promise about threads.
         self._lock = threading.Lock()
+        self._closed = False
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         with self._lock:
+            if self._closed:
+                raise RuntimeFailedError("the session is closed", where=stage.name)
             try:
                 result = self._evaluator(stage.name).run(None, {stage.inputs[0].name: x})[0]
             except Exception as error:
@@ -70,7 +73,9 @@ class _ReferenceBackend:
         return lambda: (self.run(stage, x, out), None)[1]
 
     def close(self) -> None:
-        self._evaluators.clear()
+        with self._lock:
+            self._closed = True
+            self._evaluators.clear()
 
     def _evaluator(self, stage: str) -> Any:
         if stage not in self._evaluators:
@@ -78,8 +83,27 @@ class _ReferenceBackend:
             from onnx.reference import ReferenceEvaluator
 
             model = onnx.load(self._bundle.graph(stage, self._precision))
-            self._evaluators[stage] = ReferenceEvaluator(model)
+            widened = [_widened(op) for op in ("Gemm", "Conv", "ConvTranspose")]
+            self._evaluators[stage] = ReferenceEvaluator(model, new_ops=widened)
         return self._evaluators[stage]
+
+
+def _widened(name: str) -> type:
+    """An operator of the evaluator that computes in float32 and rounds its result once.
+
+    As it comes, it rounds a half-precision product before it adds the bias, and a convolution
+    after every step: less exact than any kernel in use.
+    """
+    from onnx.reference.ops import load_op
+
+    original: type = load_op("", name)
+
+    def run(self: Any, *tensors: np.ndarray, **attributes: Any) -> tuple[np.ndarray, ...]:
+        wide = [tensor.astype(np.float32, copy=False) for tensor in tensors]
+        (result,) = original._run(self, *wide, **attributes)  # type: ignore[attr-defined]
+        return (result.astype(tensors[0].dtype, copy=False),)
+
+    return type(name, (original,), {"op_domain": "", "_run": run})
 
 
 RUNTIMES = (_Reference(),)

@@ -66,6 +66,7 @@ class _TorchBackend:
 
     def __init__(self, bundle: Bundle, precision: Precision, device: str, options: Options) -> None:
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from tiedexport.families import family_named
@@ -79,7 +80,7 @@ class _TorchBackend:
                 module = family.module(config)
             state = load_file(bundle.weights_path(precision), device=device)
             module.load_state_dict(state, assign=True)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             raise RuntimeFailedError(
                 "torch could not load the bundle", where=bundle.path, got=str(error)
             ) from error
