@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 import tiedexport
 from tiedexport import engines, passes, rounding
-from tiedexport.bundle import file_sha256, write_manifest
+from tiedexport.bundle import write_manifest
 from tiedexport.chain import layers_from_graph
 from tiedexport.errors import GraphError, TiedExportError
 from tiedexport.golden import CODE, INPUT, RECONSTRUCTION, golden_pairs
@@ -106,6 +106,11 @@ class Assembly:
 
     def build_engines(self, target: str) -> None:
         """Build an engine for every stage; what could not be built is an outcome with a reason."""
+        availability = engines.builder_for(target).availability(target)
+        if not availability.available:
+            reason = f"{availability.reason}; {availability.remedy}"
+            self.outcomes.append(EngineOutcome(target, "", None, "not run", reason))
+            return
         for precision in engine_precisions(self._precisions):
             for stage in self._stages:
                 self.outcomes.append(self._build_engine(target, stage, precision))
@@ -153,57 +158,52 @@ class Assembly:
     def _build_engine(self, target: str, stage: StageSpec, precision: Precision) -> EngineOutcome:
         start = time.perf_counter()
         builder = engines.builder_for(target)
-        availability = builder.availability(target)
-        if not availability.available:
-            reason = f"{availability.reason}; {availability.remedy}"
-            return EngineOutcome(target, stage.name, precision, "not run", reason)
+        graph = self._engine_graph(stage.name, precision)
+        request = engines.EngineRequest(
+            stage, precision, target, graph, self._weights_mode, tuple(self._parameters)
+        )
+        if (refusal := builder.refusal(request)) is not None:
+            return EngineOutcome(target, stage.name, precision, "not run", refusal)
         try:
-            record, size_bytes = self._write_engine(builder, target, stage, precision)
+            engine = builder.build(request)
         except TiedExportError as error:
             return EngineOutcome(target, stage.name, precision, "failed", str(error))
-        self._plans.append(record)
-        seconds = time.perf_counter() - start
+        record = self._write_plan(request, engine)
+        size_bytes, seconds = len(engine.plan), time.perf_counter() - start
         return EngineOutcome(
             target, stage.name, precision, "passed", "", record.file, size_bytes, seconds
         )
 
-    def _write_engine(
-        self,
-        builder: engines.EngineBuilder,
-        target: str,
-        stage: StageSpec,
-        precision: Precision,
-    ) -> tuple[PlanRecord, int]:
-        graph: Path | bytes = self._staging / _graph_file(stage.name, precision)
-        if self._weights_mode == "shared":
-            plan = self._plan(stage.name, precision)
-            model = passes.run(self._graph, passes.STAGE_WITH_WEIGHT_INPUTS, plan)
-            graph = ir.to_proto(model).SerializeToString(deterministic=True)
-        request = engines.EngineRequest(
-            stage, precision, target, graph, self._weights_mode, tuple(self._parameters)
-        )
-        engine = builder.build(request)
-        file = f"plans/{target.replace(':', '-')}/{stage.name}.{precision}.plan"
+    def _engine_graph(self, stage: str, precision: Precision) -> Path | bytes:
+        if self._weights_mode == "baked":
+            return self._staging / _graph_file(stage, precision)
+        plan = self._plan(stage, precision)
+        model = passes.run(self._graph, passes.STAGE_WITH_WEIGHT_INPUTS, plan)
+        serialised: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+        return serialised
+
+    def _write_plan(self, request: engines.EngineRequest, engine: engines.Engine) -> PlanRecord:
+        folder = f"plans/{request.target.replace(':', '-')}"
+        file = f"{folder}/{request.stage.name}.{request.precision}.plan"
         path = self._staging / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(engine.plan)
-        digest = (
-            hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else file_sha256(graph)
-        )
+        graph = request.graph if isinstance(request.graph, bytes) else request.graph.read_bytes()
         record = PlanRecord(
             file=file,
-            stage=stage.name,
-            precision=precision,
-            target=target,
+            stage=request.stage.name,
+            precision=request.precision,
+            target=request.target,
             package=engine.package,
             package_version=engine.package_version,
             compute_capabilities=engine.compute_capabilities,
-            weights=self._weights_mode,
+            weights=request.weights,
             profile=request.profile,
             bindings=engine.bindings,
-            graph_sha256=digest,
+            graph_sha256=hashlib.sha256(graph).hexdigest(),
         )
-        return record, len(engine.plan)
+        self._plans.append(record)
+        return record
 
     def _tolerances(self) -> Iterator[Tolerance]:
         for precision in self._precisions:

@@ -169,11 +169,14 @@ class BenchResult(Struct, frozen=True):
 
 
 class EngineOutcome(Struct, frozen=True):
-    """One engine that a build was asked for, or tried by itself."""
+    """One engine that a build was asked for, or tried by itself.
+
+    A target that this machine cannot build for is one row without stage and precision.
+    """
 
     target: str
     stage: str
-    precision: Precision
+    precision: Precision | None
     status: Status
     reason: str = ""
     file: str = ""

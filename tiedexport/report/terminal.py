@@ -88,7 +88,8 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
     _print(console, engines)
     for engine in result.engines:
         if engine.status != "passed":
-            who = f"{engine.target} {engine.stage} {engine.precision}"
+            parts = (engine.target, engine.stage, engine.precision)
+            who = " ".join(str(part) for part in parts if part)
             _print_reason(console, engine.status, who, engine.status, engine.reason)
 
 
