@@ -277,3 +277,21 @@ def test_an_unreadable_file_is_a_data_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(DataError, match="Permission denied"):
         data.load(path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded"),
+    [((7, 4, 5, 3), (3, 4, 5)), ((7, 4, 5, 1), (4, 5)), ((7, 3, 4, 5), (3, 4, 5)), ((7, 4), (4,))],
+)
+def test_images_with_the_channels_last_are_loaded_with_the_channels_first(
+    tmp_path: Path, stored: tuple[int, ...], loaded: tuple[int, ...]
+) -> None:
+    samples = np.random.default_rng(0).random(stored, dtype=np.float32)
+    np.save(tmp_path / "images.npy", samples)
+    found = data.load(tmp_path / "images.npy")
+    assert found.record.sample_shape == loaded
+    if stored[-1] == 3:
+        red = samples[..., 0].reshape(7, -1)
+        assert {x.tobytes() for x in found.train[:, 0].reshape(-1, 20)} <= {
+            x.tobytes() for x in red
+        }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiedexport.data.files import read
-from tiedexport.data.pixels import check_samples, unit_interval
+from tiedexport.data.pixels import channels_first, check_samples, unit_interval
 from tiedexport.data.synthetic import sklearn_digits, synthetic_digits
 from tiedexport.errors import DataError, UsageError
 from tiedexport.spec import DataRecord
@@ -77,6 +77,7 @@ def load(
     else:
         samples, labels = _read(source)
         check_samples(samples, source)
+        samples = channels_first(samples)
         train, held_back = _sizes(len(samples), train, held_back, source)
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(samples))
     options = {"train": train, "held_back": held_back, "seed": seed}

@@ -81,3 +81,16 @@ def _check_range(samples: NDArray[np.floating[Any]], where: object) -> None:
             expected="floats in [0, 1], or uint8",
             hint="scale it: np.save('data.npy', (array - array.min()) / np.ptp(array))",
         )
+
+
+def channels_first(samples: NDArray[Any]) -> NDArray[Any]:
+    """Images as the models take them, as a view where the channels come last.
+
+    [n, height, width, 3] → [n, 3, height, width] and [n, height, width, 1] → [n, height, width];
+    everything else stays as it is.
+    """
+    if samples.ndim != 4 or samples.shape[1] in (1, 3):
+        return samples
+    if samples.shape[-1] == 1:
+        return samples[..., 0]
+    return np.moveaxis(samples, -1, 1) if samples.shape[-1] == 3 else samples
