@@ -17,7 +17,7 @@ from tiedexport.spec import Precision
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
-Seed = Annotated[int, Meta(ge=0, lt=2**63)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Section = TypeVar("Section", bound=Struct)
 
 
@@ -91,11 +91,14 @@ class Recipe(Struct, frozen=True):
         that it names. `seed` leaves the data as it is, so that runs remain comparable.
 
         Raises:
-            UsageError: `epochs` or `seed` is too small.
+            UsageError: `epochs` or `seed` is out of range.
         """
-        for name, value, least in (("epochs", epochs, 1), ("seed", seed, 0)):
-            if value is not None and value < least:
-                raise UsageError(f"{name} is too small", got=value, expected=f"at least {least}")
+        limits = {"epochs": (epochs, 1), "seed": (seed, 0)}
+        for name, (value, least) in limits.items():
+            if value is not None and not least <= value < 2**63:
+                raise UsageError(
+                    f"{name} is out of range", got=value, expected=f"{least} to 2^63 - 1"
+                )
         section = self.data
         if data is not None and str(data) != section.source:
             section = DataSection(source=str(data), seed=section.seed)

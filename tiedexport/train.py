@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -71,7 +70,7 @@ def train(
         try:
             record = _run(job, trainer, history, progress)
         except KeyboardInterrupt:
-            progress.say(_farewell(job, recipe, data, epochs, seed))
+            progress.say(_farewell(job))
             raise
     pictures = tuple(str(picture) for picture in job.pictures if picture.exists())
     return TrainResult(str(job.output), record, pictures, time.monotonic() - started_s)
@@ -154,19 +153,10 @@ def _starting_point(job: Job, trainer: Trainer, resume: bool, progress: Progress
     return History()
 
 
-def _farewell(
-    job: Job,
-    recipe: str | Path,
-    data: str | Path | None,
-    epochs: int | None,
-    seed: int | None,
-) -> str:
-    if not job.resume_file.exists():
-        return "stopped before the first epoch was done"
-    command = ["tiedexport", "train", str(recipe), "-o", str(job.output), "--resume"]
-    for name, value in (("data", data), ("epochs", epochs), ("seed", seed)):
-        command += [] if value is None else [f"--{name}", str(value)]
-    return f"stopped; to go on: {shlex.join(command)}"
+def _farewell(job: Job) -> str:
+    if job.resume_file.exists():
+        return f"stopped; to go on: {job.resume_command}"
+    return "stopped before the first epoch was done: there is nothing to go on from"
 
 
 def _run(job: Job, trainer: Trainer, history: History, progress: Progress) -> TrainingRecord:
@@ -193,8 +183,10 @@ def _train_epochs(job: Job, trainer: Trainer, history: History, progress: Progre
         while not _is_over(job.recipe, history):
             started_s = time.monotonic()
             loss = trainer.train_epoch(history.epochs, task.advance)
+            validation_rmse = rmse(trainer.module, validation)
+            trainer.refuse_divergence(history.epochs, loss, validation_rmse)
             history.train_loss.append(loss)
-            history.validation_rmse.append(rmse(trainer.module, validation))
+            history.validation_rmse.append(validation_rmse)
             if history.best_epoch == history.epochs:
                 weights = trainer.module.state_dict()
                 history.best_weights = {k: w.cpu().clone() for k, w in weights.items()}
@@ -205,7 +197,7 @@ def _train_epochs(job: Job, trainer: Trainer, history: History, progress: Progre
             task.advance(
                 0,
                 note=f"epoch {history.epochs}, loss {loss:.4f}, validation RMSE "
-                f"{history.validation_rmse[-1]:.4f} (best {min(history.validation_rmse):.4f})",
+                f"{validation_rmse:.4f} (best {min(history.validation_rmse):.4f})",
             )
     if history.epochs < settings.epochs:
         progress.say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +29,7 @@ class Job:
     Attributes:
         input_shape: of one sample as the model takes it; the data's own shape may differ.
         output: the checkpoint to write.
+        resume_command: what to type to go on with this training once it was stopped.
     """
 
     recipe: Recipe
@@ -35,6 +37,7 @@ class Job:
     input_shape: tuple[int, ...]
     device: torch.device
     output: Path
+    resume_command: str
 
     @property
     def resume_file(self) -> Path:
@@ -86,7 +89,12 @@ def job_from(
     with torch.device("meta"):
         input_shape = initial_module(checked).input_shape
     _refuse_misfit(checked, loaded.record.sample_shape, input_shape)
-    return Job(checked, loaded, input_shape, where, path)
+    command = ["tiedexport", "train", str(recipe), "-o", str(output), "--resume"]
+    changes = {"data": data, "epochs": epochs, "seed": seed, "device": device}
+    for name, value in changes.items():
+        if value not in (None, "auto"):
+            command += [f"--{name}", str(value)]
+    return Job(checked, loaded, input_shape, where, path, shlex.join(command))
 
 
 def _device_named(name: str) -> torch.device:
@@ -108,10 +116,10 @@ def _refuse_misfit(
 ) -> None:
     """A flat side takes any shape of its size; otherwise only leading axes of 1 may differ."""
     sizes_agree = math.prod(sample_shape) == math.prod(input_shape)
-    flat = 1 in (len(sample_shape), len(input_shape))
-    wanted = (math.prod(sample_shape),) if len(input_shape) == 1 else sample_shape
+    flat_input, flat_sample = len(input_shape) == 1, len(sample_shape) == 1
+    wanted = (math.prod(sample_shape),) if flat_input else sample_shape
     padded = (1,) * (len(input_shape) - len(wanted)) + wanted
-    if (sizes_agree and flat) or padded == input_shape:
+    if (sizes_agree and (flat_input or flat_sample)) or padded == input_shape:
         return
     changes = [
         f"{now} → {then}" for now, then in zip(input_shape, padded, strict=False) if now != then
@@ -121,7 +129,7 @@ def _refuse_misfit(
         where=f"{recipe.path}: model",
         got=f"samples of {list(sample_shape)} from {recipe.data.source}",
         expected=f"{list(input_shape)}, as [model] says",
-        hint=f"in [model] write {', '.join(changes)}"
-        if len(padded) == len(input_shape)
-        else 'take family = "autoencoder", or give images',
+        hint='take family = "autoencoder", or give images'
+        if len(padded) != len(input_shape) or (flat_sample and not flat_input)
+        else f"in [model] write {', '.join(changes)}",
     )

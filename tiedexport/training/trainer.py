@@ -64,9 +64,6 @@ class Trainer:
 
         Returns:
             The loss, averaged over the samples.
-
-        Raises:
-            RecipeError: the loss is not finite.
         """
         self.module.train()
         order = torch.randperm(len(self.samples), generator=self._generator(epoch, 0, "cpu"))
@@ -78,10 +75,7 @@ class Trainer:
             loss_sum += self.step(self.samples[indices], step, noise_generator) * len(indices)
             on_step()
         # The one place of an epoch that waits for the device.
-        loss = float(loss_sum) / len(self.samples)
-        if not math.isfinite(loss):
-            raise self._diverged(epoch, loss)
-        return loss
+        return float(loss_sum) / len(self.samples)
 
     def step(self, clean: Tensor, step: int, noise_generator: torch.Generator) -> Tensor:
         """One step of the optimizer on a batch [n, *input_shape]; its mean loss, detached."""
@@ -110,6 +104,25 @@ class Trainer:
             return settings.learning_rate
         progress = step / (settings.epochs * self.steps_per_epoch)
         return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def refuse_divergence(self, epoch: int, loss: float, validation_rmse: float) -> None:
+        """Stop a training that has left the finite numbers.
+
+        Raises:
+            RecipeError: the loss or the validation RMSE of `epoch` (from 0) is not finite.
+        """
+        if math.isfinite(loss) and math.isfinite(validation_rmse):
+            return
+        highest = self.learning_rate(epoch * self.steps_per_epoch)
+        raise RecipeError(
+            "the training diverged",
+            where=f"{self.recipe.path}: training.learning_rate",
+            got=f"loss {loss}, validation RMSE {validation_rmse} in epoch {epoch + 1}, "
+            f"with a learning rate of {highest:.3g}",
+            expected="finite numbers",
+            hint="set a lower one, for example "
+            f"learning_rate = {self.recipe.training.learning_rate / 10:.3g}",
+        )
 
     def state(self) -> dict[str, Any]:
         """What the next epoch depends on, besides the recipe and the data: views, no copies."""
@@ -149,17 +162,6 @@ class Trainer:
         seeds = np.random.SeedSequence((self.recipe.training.seed, epoch, stream))
         seed = int(seeds.generate_state(1, np.uint64)[0])
         return torch.Generator(device).manual_seed(seed)
-
-    def _diverged(self, epoch: int, loss: float) -> RecipeError:
-        rate = self.recipe.training.learning_rate
-        return RecipeError(
-            "the training diverged",
-            where=f"{self.recipe.path}: training.learning_rate",
-            got=f"a loss of {loss} in epoch {epoch + 1}, with a learning rate of "
-            f"{self.learning_rate(epoch * self.steps_per_epoch):.3g}",
-            expected="a finite loss",
-            hint=f"set a lower one, for example learning_rate = {rate / 10:.3g}",
-        )
 
 
 def initial_module(recipe: Recipe) -> TiedStack:
