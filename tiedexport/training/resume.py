@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tiedexport.recipe import Recipe
     from tiedexport.spec import DataRecord
-    from tiedexport.training import Trainer
+    from tiedexport.training.trainer import Trainer
 
 FORMAT = "tiedexport resume 1"
 

@@ -70,7 +70,7 @@ class Trainer:
         noise_generator = self._generator(epoch, 1, self.device.type)
         loss_sum = torch.zeros((), device=self.device)
         first_step = epoch * self.steps_per_epoch
-        batches = order.to(self.device).split(self.recipe.training.batch_size)
+        batches = torch.split(order.to(self.device), self.recipe.training.batch_size)
         for step, indices in enumerate(batches, first_step):
             loss_sum += self.step(self.samples[indices], step, noise_generator) * len(indices)
             on_step()
@@ -88,7 +88,7 @@ class Trainer:
         ):
             logits = self.module.decode_to_logits(self.module.encode(noisy))
         loss = self._loss(logits.float(), clean)
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.step(self.optimizer)
         self._scaler.update()
         return loss.detach()
@@ -180,7 +180,7 @@ def rmse(module: nn.Module, samples: Tensor) -> float:
     module.eval()
     device = next(module.parameters()).device
     squares = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in samples.split(EVALUATION_BATCH):
+    for batch in torch.split(samples, EVALUATION_BATCH):
         inputs = batch.to(device)
         squares += (module(inputs) - inputs).square().sum(dtype=torch.float64)
     return math.sqrt(float(squares) / samples.numel())
