@@ -106,7 +106,7 @@ class _OnnxRuntimeBackend:
             stage.outputs[0].name, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data
         )
 
-        def call() -> None:
+        def call(_kept_alive: object = (x, out)) -> None:  # the binding holds bare addresses
             try:
                 session.run_with_iobinding(binding)
             except Exception as error:
