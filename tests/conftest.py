@@ -21,7 +21,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("autoencoder", {"widths": [20, 13, 7]}),
     "dense-gelu-linear": (
         "autoencoder",
-        {"widths": [12, 5], "activation": "gelu", "code": "linear", "output": "linear"},
+        {"widths": [12, 8, 5], "activation": "gelu", "code": "linear", "output": "linear"},
     ),
     "untied": ("autoencoder", {"widths": [9, 6], "tied": False, "init": "orthogonal"}),
     "conv": ("conv", {"image": [9, 8], "channels": [1, 3, 4], "activation": "tanh"}),

@@ -77,9 +77,11 @@ class Assembly:
         self._plans: list[PlanRecord] = []
         self.outcomes: list[EngineOutcome] = []
 
-    def write_golden(self) -> None:
-        """Evaluate the model in float64 and write the golden pairs."""
-        self._golden = golden_pairs(self._module, self._checkpoint.samples)
+    def write_golden(self, precisions: Sequence[Precision]) -> None:
+        """Evaluate the model in float64 and write the golden pairs, few beside the weights."""
+        parameter_count = sum(w.size for w in self._parameters.values())
+        stored_bytes = parameter_count * sum(p.itemsize for p in precisions)
+        self._golden = golden_pairs(self._module, self._checkpoint.samples, stored_bytes)
         arrays: dict[str, np.ndarray] = self._golden
         np.savez_compressed(self._staging / _GOLDEN, allow_pickle=False, **arrays)
 
@@ -263,7 +265,8 @@ def _rounded(weight: np.ndarray, precision: Precision, name: str) -> np.ndarray:
             expected=f"at most {precision.largest:.6g}",
             hint="build with --precision fp32,bf16",
         )
-    return weight.astype(precision.dtype, copy=False)
+    # In C order whatever the checkpoint's strides are: safetensors writes memory as it lies.
+    return np.ascontiguousarray(weight, dtype=precision.dtype)
 
 
 def _check_graph(path: Path) -> None:

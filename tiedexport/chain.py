@@ -24,9 +24,9 @@ def layers_from_graph(graph: ir.Graph) -> tuple[Layer, ...]:
     for node in graph:
         if node.op_type == "Transpose" and node.inputs[0] in graph.initializers.values():
             continue
+        layers.append(_READERS.get(node.op_type, _activation)(node))
         if node.inputs[0] is not current:
             raise GraphError("not a chain of layers", where=node.name, got=_values(node.inputs))
-        layers.append(_READERS.get(node.op_type, _activation)(node))
         current = node.outputs[0]
     if current is not graph.outputs[0]:
         raise GraphError("not a chain of layers", where=graph.name, got=f"ends in {current.name}")

@@ -121,7 +121,7 @@ def result_from(bundle: Bundle, engines: Iterable[EngineOutcome], seconds: float
 def _assemble(assembly: Assembly, order: Order, progress: Progress) -> None:
     steps = 3 + len(order.precisions) + len(order.targets)
     with progress.task("build", steps) as task:
-        assembly.write_golden()
+        assembly.write_golden(order.precisions)
         task.advance(note="golden pairs")
         assembly.trace()
         task.advance(note="graph")

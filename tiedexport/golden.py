@@ -14,20 +14,23 @@ if TYPE_CHECKING:
 INPUT, CODE, RECONSTRUCTION = "input", "code", "reconstruction"
 """Names of the tensors between stages, in every graph, engine and golden file."""
 
-_FEWEST, _MOST = 4, 32
-_SHARE_OF_PARAMETERS = 0.01
+_FEWEST, _MOST = 2, 32
+_SHARE_OF_WEIGHTS = 0.01
 
 
-def golden_pairs(module: TiedStack, samples: torch.Tensor) -> dict[str, np.ndarray]:
+def golden_pairs(
+    module: TiedStack, samples: torch.Tensor, weight_bytes: int
+) -> dict[str, np.ndarray]:
     """Tensor name → values for a few samples, evaluated by torch in float64.
 
     The decoder's golden input is the golden code, so that one reconstruction serves as the golden
     output of decoder and autoencoder. The number of samples keeps the file near one per cent of
-    the parameters' bytes.
+    the bundle's weights.
 
     Args:
         module: the model with float32 weights.
         samples: [n, *input_shape] float32, at least one.
+        weight_bytes: size of all the bundle's weight files.
 
     Returns:
         `input` [k, *input_shape] float32, `code` and `reconstruction` float64.
@@ -36,8 +39,7 @@ def golden_pairs(module: TiedStack, samples: torch.Tensor) -> dict[str, np.ndarr
         wide = copy.deepcopy(module).double()
         code = wide.encode(samples[:1].double())
         sample_bytes = samples[0].numel() * (4 + 8) + code.numel() * 8
-        parameter_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
-        count = int(_SHARE_OF_PARAMETERS * parameter_bytes / sample_bytes)
+        count = int(_SHARE_OF_WEIGHTS * weight_bytes / sample_bytes)
         chosen = samples[: min(max(count, _FEWEST), _MOST)]
         code = wide.encode(chosen.double())
         reconstruction = wide.decode(code)

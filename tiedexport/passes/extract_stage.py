@@ -22,6 +22,9 @@ def apply(model: ir.Model, plan: Plan) -> ir.Model:
             where=f"{', '.join(plan.inputs)} → {', '.join(plan.outputs)}",
             got=str(error),
         ) from error
+    for name in sorted(value.name for value in graph.initializers.values() if value.name):
+        # In an order of their own: the extraction leaves them in that of a set.
+        graph.initializers[name] = graph.initializers.pop(name)
     graph.name = f"{plan.inputs[0]}_to_{plan.outputs[0]}"
     return ir.Model(
         graph,
