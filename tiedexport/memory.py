@@ -56,7 +56,8 @@ class PeakMemory:
     """Samples the Pss of a process from a thread, in a `with` statement.
 
     Measure another process by its `pid` where you can: a sampler inside the measured process waits
-    for the interpreter lock, and its own pages count.
+    for the interpreter lock, and its own pages count. The kernel walks all pages at each sample and
+    holds the process's map meanwhile: with gigabytes, choose a longer `interval_s`.
 
     Attributes:
         start_bytes: Pss on entry.

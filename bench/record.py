@@ -1,0 +1,78 @@
+"""What the scripts of this folder share: turns, and one JSON file of results a processor."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter, strftime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tiedexport import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(script: str, figures: dict[str, Any]) -> Path:
+    """Print the figures and keep them under the script's name in this processor's file."""
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(
+            f"{name:<{width}}  {value:.4g}"
+            if isinstance(value, float)
+            else f"{name:<{width}}  {value}"
+        )
+    found = environment.current()
+    slug = re.sub(r"[^a-z0-9]+", "-", found.cpu.lower()).strip("-")
+    path = RESULTS / f"{slug}.json"
+    kept = json.loads(path.read_bytes()) if path.exists() else {}
+    kept[script] = {
+        "figures": figures,
+        "commit": _commit(),
+        "date": strftime("%Y-%m-%d"),
+        "environment": msgspec.to_builtins(found),
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(dict(sorted(kept.items())), indent=2, ensure_ascii=False) + "\n")
+    print(f"→ {path}")
+    return path
+
+
+def take_turns(
+    ours: Callable[[], object], theirs: Callable[[], object], rounds: int
+) -> dict[str, float]:
+    """Time two contenders round by round, who is first alternating, after one untimed round.
+
+    Returns:
+        Medians in seconds, their ratio, and the quartiles of the ratio within a round.
+    """
+    seconds: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
+    for contender in (ours, theirs):
+        contender()
+    for number in range(rounds):
+        for contender in (ours, theirs) if number % 2 else (theirs, ours):
+            start = perf_counter()
+            contender()
+            seconds[contender].append(perf_counter() - start)
+    ratios = [a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
+    low, _, high = quantiles(ratios, n=4)
+    return {
+        "ours_s": median(seconds[ours]),
+        "theirs_s": median(seconds[theirs]),
+        "ratio": median(seconds[ours]) / median(seconds[theirs]),
+        "ratio_lower_quartile": low,
+        "ratio_upper_quartile": high,
+    }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
