@@ -49,7 +49,7 @@ def main() -> None:
         "peak_pss_bytes": memory.peak_bytes,
         "peak_above_checkpoint_over_weight": (memory.peak_bytes - checkpoint_bytes) / weight_bytes,
     }
-    record("build_large", figures)
+    record(f"build_large_{arguments.widths}", figures)
 
 
 def _write(path: Path, widths: list[int]) -> None:
