@@ -116,6 +116,8 @@ class Session:
         x = checked.input(x)
         if out is not None:
             checked.output(out, x)
+        if len(x) == 0:  # nothing to compute, which not every library can
+            return checked.empty() if out is None else out
         return self._backend.run(checked.stage, x, out)
 
     def bind(self, stage: str, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
@@ -135,7 +137,7 @@ class Session:
                 hint="numpy.ascontiguousarray(x)",
             )
         checked.output(out, x)
-        call = self._backend.bind(checked.stage, x, out)
+        call = self._backend.bind(checked.stage, x, out) if len(x) else _nothing
 
         def call_while_open() -> None:
             self._refuse_closed()
@@ -177,6 +179,10 @@ class Session:
         self.close()
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Checked:
     """A stage with what every call compares its arrays against, kept ready."""
 
@@ -214,6 +220,9 @@ class _Checked:
                 got="memory that is read while it is written",
                 expected="an array of its own",
             )
+
+    def empty(self) -> np.ndarray:
+        return np.empty((0, *self._output_shape), self._output_dtype)
 
     def _wrong(
         self, spec: TensorSpec, x: Any, hint: str, dtype: np.dtype[Any] | None

@@ -63,7 +63,7 @@ class _ReferenceBackend:
                 raise RuntimeFailedError(
                     "onnx's reference evaluator failed", where=stage.name, got=str(error)
                 ) from error
-        result = np.asarray(result, dtype=stage.outputs[0].dtype.dtype)
+        result = np.ascontiguousarray(result, dtype=stage.outputs[0].dtype.dtype)
         if out is None:
             return result
         np.copyto(out, result)
