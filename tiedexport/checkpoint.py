@@ -121,7 +121,7 @@ def _refuse_unusable(tensor: Tensor, where: str) -> None:
     if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
         got = getattr(tensor, "dtype", type(tensor).__name__)
         raise CheckpointError("not a float32 tensor", where=where, got=got, expected=torch.float32)
-    if not bool(torch.isfinite(tensor).all()):
+    if tensor.numel() and not all(torch.isfinite(end) for end in torch.aminmax(tensor)):
         raise CheckpointError("numbers that are not finite", where=where)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import traceback
@@ -302,6 +303,9 @@ def _verdict(passed: bool, seconds: float, json_file: Path | None, exit_code: in
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point: every way out has its documented exit code."""
+    # numpy's pool would spin beside those of torch and ONNX Runtime and starve them, and itself:
+    # on two shared cores a product of matrices then takes 40 times as long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(_exit_code(arguments))
 
 

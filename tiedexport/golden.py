@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,8 @@ INPUT, CODE, RECONSTRUCTION = "input", "code", "reconstruction"
 
 _FEWEST, _MOST = 2, 32
 _SHARE_OF_WEIGHTS = 0.01
+_MOST_PRODUCTS = 1 << 28
+"""Samples times parameters: deriving the bound of a large layer takes some twenty passes each."""
 
 
 def golden_pairs(
@@ -25,10 +26,10 @@ def golden_pairs(
 
     The decoder's golden input is the golden code, so that one reconstruction serves as the golden
     output of decoder and autoencoder. The number of samples keeps the file near one per cent of
-    the bundle's weights.
+    the bundle's weights, and small where the model is large.
 
     Args:
-        module: the model with float32 weights.
+        module: the model in float64.
         samples: [n, *input_shape] float32, at least one.
         weight_bytes: size of all the bundle's weight files.
 
@@ -36,13 +37,13 @@ def golden_pairs(
         `input` [k, *input_shape] float32, `code` and `reconstruction` float64.
     """
     with torch.no_grad():
-        wide = copy.deepcopy(module).double()
-        code = wide.encode(samples[:1].double())
+        code = module.encode(samples[:1].double())
         sample_bytes = samples[0].numel() * (4 + 8) + code.numel() * 8
-        count = int(_SHARE_OF_WEIGHTS * weight_bytes / sample_bytes)
-        chosen = samples[: min(max(count, _FEWEST), _MOST)]
-        code = wide.encode(chosen.double())
-        reconstruction = wide.decode(code)
+        parameters = sum(p.numel() for p in module.parameters())
+        affordable = (_SHARE_OF_WEIGHTS * weight_bytes / sample_bytes, _MOST_PRODUCTS / parameters)
+        chosen = samples[: max(int(min(*affordable, _MOST)), _FEWEST)]
+        code = module.encode(chosen.double())
+        reconstruction = module.decode(code)
     return {
         INPUT: np.ascontiguousarray(chosen.numpy()),
         CODE: code.numpy(),

@@ -62,10 +62,10 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
-    """A summary of the derived bound on the golden outputs of one stage and precision.
+    """A summary of the derived bound on the first golden output of one stage and precision.
 
     `verify` derives the bound of every element again; these figures are for readers of the manifest
-    and for hosts that compare with one number: the largest and the median bound over all outputs.
+    and for hosts that compare with one number: the largest and the median over the output.
     """
 
     stage: str

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiedexport.data.pixels import channels_first
 from tiedexport.errors import ArrayError, DataError, UsageError
 from tiedexport.session import open_session
 from tiedexport.spec import STAGE_OF_VERB
@@ -58,6 +59,8 @@ def run(
         bundle, runtime=runtime, precision=precision, memory=memory, threads=threads
     ) as session:
         spec = session.bundle.manifest.stage(STAGE_OF_VERB[verb]).inputs[0]
+        if array.shape[1:] != spec.element_shape:  # a code may look like an image
+            array = channels_first(array)
         if array.ndim < 2 or math.prod(array.shape[1:]) != math.prod(spec.element_shape):
             raise ArrayError(
                 "the array does not fit the stage",

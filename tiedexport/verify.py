@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from tiedexport import data as data_sets
 from tiedexport import environment, rounding
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.errors import BadInputError, MissingRuntimeError, TiedExportError
+from tiedexport.errors import BadInputError, DataError, MissingRuntimeError, TiedExportError
 from tiedexport.progress import Progress
 from tiedexport.results import Comparison, Quality, Reconstruction, VerifyResult
 from tiedexport.runtimes import Runtime, all_runtimes, choose_precision, runtime_named
@@ -144,11 +145,12 @@ class _Judge:
 
     def _largest(self, stage: StageSpec, precision: Precision) -> float:
         """The largest bound over the golden outputs, as the manifest has it."""
-        return max(
-            recorded.largest_bound
-            for recorded in self._bundle.manifest.tolerances
-            if (recorded.stage, recorded.precision) == (stage.name, precision)
+        recorded = (
+            row.largest_bound
+            for row in self._bundle.manifest.tolerances
+            if (row.stage, row.precision) == (stage.name, precision)
         )
+        return max(recorded, default=0.0)
 
     def _compare(
         self, runtime: Runtime, stage: StageSpec, precision: Precision, output: np.ndarray
@@ -261,7 +263,7 @@ def _test_set(bundle: Bundle, data: str | Path | None) -> np.ndarray | str:
     training = bundle.manifest.training
     try:
         if data is not None:
-            return data_sets.load(data).test
+            return _fitting(data_sets.load(data).test, bundle, data)
         if training is None:
             return "the bundle does not say what it was trained on; pass --data"
         return data_sets.reload(training.data).test
@@ -269,6 +271,18 @@ def _test_set(bundle: Bundle, data: str | Path | None) -> np.ndarray | str:
         if data is not None:
             raise
         return f"{error.what} ({error.where or error.got}); pass --data"
+
+
+def _fitting(samples: np.ndarray, bundle: Bundle, where: object) -> np.ndarray:
+    shape = bundle.manifest.sample_shape
+    if math.prod(samples.shape[1:]) != math.prod(shape):
+        raise DataError(
+            "the data does not fit the model",
+            where=where,
+            got=f"{list(samples.shape[1:])} a sample",
+            expected=f"{list(shape)} a sample",
+        )
+    return samples
 
 
 def _failed(

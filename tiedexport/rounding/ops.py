@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
     Matrices = Callable[[NDArray[Any]], tuple[Float64, ...]]
 
-BLOCK_BYTES = 5 << 20
+BLOCK_BYTES = 16 << 20
 """Float64 bytes of a block of weight rows; three forms of a block exist at a time."""
 
 
