@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
 
-from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from tiedexport.checkpoint import Checkpoint, save_checkpoint
 from tiedexport.export import build
 from tiedexport.families import config_from, family_named
+from tiedexport.manifest import FileRecord, decode_manifest, encode_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"widths": [12, 8, 5], "activation": "gelu", "code": "linear", "output": "linear"},
     ),
     "untied": ("autoencoder", {"widths": [9, 6], "tied": False, "init": "orthogonal"}),
-    "conv": ("conv", {"image": [9, 8], "channels": [1, 3, 4], "activation": "tanh"}),
+    "conv": ("conv", {"image": [9, 12], "channels": [1, 3, 4], "activation": "tanh"}),
 }
 """Small models, at least one of each family: name → family and configuration."""
 
@@ -41,6 +43,20 @@ def make_checkpoint(family: str, fields: dict[str, Any], seed: int = 0) -> Check
             tensor.normal_(0.0, 0.1)
     samples = torch.rand(32, *module.input_shape)
     return Checkpoint(family, config, state, tuple(module.input_shape), samples)
+
+
+def resign(path: Path, **changes: object) -> None:
+    """Give the bundle at `path` an altered manifest whose own digest is right."""
+    manifest = decode_manifest((path / MANIFEST).read_bytes(), path)
+    (path / MANIFEST).write_bytes(encode_manifest(msgspec.structs.replace(manifest, **changes)))
+
+
+def sign_files(path: Path) -> None:
+    """Make the manifest agree with what the files of the bundle at `path` hold now."""
+    names = decode_manifest((path / MANIFEST).read_bytes(), path).files
+    files = [path / name for name in names]
+    records = [FileRecord(file.stat().st_size, file_sha256(file)) for file in files]
+    resign(path, files=dict(zip(names, records, strict=True)))
 
 
 @pytest.fixture(scope="session", params=MODELS, ids=str)

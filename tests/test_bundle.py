@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import safetensors
+from conftest import resign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,12 +59,6 @@ def no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "memmap", parse)
     monkeypatch.setattr(safetensors, "safe_open", parse)
     monkeypatch.setattr(onnxruntime, "InferenceSession", parse)
-
-
-def resign(path: Path, **changes: object) -> None:
-    """Give an altered bundle a manifest whose own digest is right."""
-    manifest = decode_manifest((path / MANIFEST).read_bytes(), path)
-    (path / MANIFEST).write_bytes(encode_manifest(msgspec.structs.replace(manifest, **changes)))
 
 
 # Tampering.
