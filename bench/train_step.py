@@ -31,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.recipe)
     batch = arguments.batch or recipe.training.batch_size
-    training = msgspec.structs.replace(recipe.training, batch_size=batch, epochs=10**6)
+    training = msgspec.structs.replace(recipe.training, batch_size=batch, epochs=10**6, shift=0)
     recipe = msgspec.structs.replace(recipe, training=training)
     samples = torch.rand(batch * STEPS_A_ROUND, recipe.config.widths[0])
     trainer = Trainer(recipe, samples, torch.device("cpu"))

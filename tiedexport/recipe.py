@@ -49,6 +49,8 @@ class TrainingSection(Struct, frozen=True):
         schedule: of the learning rate; "cosine" falls from `learning_rate` to 0 over all steps.
         loss: "bce" is binary cross-entropy with logits, "mse" the mean squared error.
         noise: "none", or a table such as {kind = "masking", amount = 0.3}.
+        shift: each batch of images is moved by up to that many pixels up or down and left or
+            right, the same way for input and target, and what moves in is 0.
         patience: stop after that many epochs without a better validation RMSE; 0 never stops.
         seed: of the initial weights, the order of the samples, and the noise.
     """
@@ -61,6 +63,7 @@ class TrainingSection(Struct, frozen=True):
     schedule: Literal["constant", "cosine"] = "cosine"
     loss: Literal["bce", "mse"] = "bce"
     noise: Noise | Literal["none"] = "none"
+    shift: Annotated[int, Meta(ge=0, le=16)] = 0
     patience: Count = 0
     seed: Seed = 0
 

@@ -65,7 +65,9 @@ def train(
     if resume and (record := _finished(job)):
         progress.say(f"{job.output}: this training is finished already")
     else:
-        trainer = Trainer(job.recipe, job.samples("train"), job.device)
+        trainer = Trainer(
+            job.recipe, job.samples("train"), job.device, job.data.record.sample_shape
+        )
         history = _starting_point(job, trainer, resume, progress)
         try:
             record = _run(job, trainer, history, progress)

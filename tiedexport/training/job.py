@@ -89,6 +89,7 @@ def job_from(
     with torch.device("meta"):
         input_shape = initial_module(checked).input_shape
     _refuse_misfit(checked, loaded.record.sample_shape, input_shape)
+    _refuse_shift(checked, loaded.record.sample_shape)
     command = ["tiedexport", "train", str(recipe), "-o", str(output), "--resume"]
     changes = {"data": data, "epochs": epochs, "seed": seed, "device": device}
     for name, value in changes.items():
@@ -133,3 +134,14 @@ def _refuse_misfit(
         if len(padded) != len(input_shape) or (flat_sample and not flat_input)
         else f"in [model] write {', '.join(changes)}",
     )
+
+
+def _refuse_shift(recipe: Recipe, sample_shape: tuple[int, ...]) -> None:
+    if recipe.training.shift and len(sample_shape) < 2:
+        raise RecipeError(
+            "only images can be shifted",
+            where=f"{recipe.path}: training.shift",
+            got=f"samples of {list(sample_shape)} from {recipe.data.source}",
+            expected="[height, width] or [channels, height, width]",
+            hint="set shift = 0, or save the data as images: array.reshape(n, height, width)",
+        )

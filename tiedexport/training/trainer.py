@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from tiedexport.errors import RecipeError
 from tiedexport.families import TiedStack, family_named
+from tiedexport.training.shift import ShiftedImages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tiedexport.recipe import Recipe
 
@@ -36,14 +37,24 @@ class Trainer:
         recipe: family, configuration, and how to train.
         samples: float32 [n, *input_shape]; moved to the device once.
         device: where to train.
+        sample_shape: of one sample as the data has it; needed where the recipe shifts images.
     """
 
-    def __init__(self, recipe: Recipe, samples: Tensor, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        samples: Tensor,
+        device: torch.device,
+        sample_shape: Sequence[int] = (),
+    ) -> None:
         self.recipe = recipe
         self.device = device
         self.module = initial_module(recipe).to(device)
         self.samples = samples.to(device)
         settings = recipe.training
+        self._shifted = (
+            ShiftedImages(self.samples, sample_shape, settings.shift) if settings.shift else None
+        )
         self.steps_per_epoch = math.ceil(len(samples) / settings.batch_size)
         self.optimizer = _OPTIMIZERS[settings.optimizer](
             self.module.parameters(),
@@ -68,11 +79,17 @@ class Trainer:
         self.module.train()
         order = torch.randperm(len(self.samples), generator=self._generator(epoch, 0, "cpu"))
         noise_generator = self._generator(epoch, 1, self.device.type)
+        offsets = self._offsets(epoch)
         loss_sum = torch.zeros((), device=self.device)
         first_step = epoch * self.steps_per_epoch
         batches = torch.split(order.to(self.device), self.recipe.training.batch_size)
-        for step, indices in enumerate(batches, first_step):
-            loss_sum += self.step(self.samples[indices], step, noise_generator) * len(indices)
+        for step, (indices, offset) in enumerate(zip(batches, offsets, strict=True), first_step):
+            clean = (
+                self.samples[indices]
+                if self._shifted is None
+                else self._shifted.batch(indices, offset)
+            )
+            loss_sum += self.step(clean, step, noise_generator) * len(indices)
             on_step()
         # The one place of an epoch that waits for the device.
         return float(loss_sum) / len(self.samples)
@@ -141,6 +158,12 @@ class Trainer:
         self.module.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+
+    def _offsets(self, epoch: int) -> list[list[int]]:
+        """How far each batch of an epoch is moved."""
+        if self._shifted is None:
+            return [[0, 0]] * self.steps_per_epoch
+        return self._shifted.offsets(self.steps_per_epoch, self._generator(epoch, 2, "cpu"))
 
     def _noisy(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         noise = self.recipe.training.noise
