@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +14,12 @@ from tiedexport.checkpoint import Checkpoint, save_checkpoint
 from tiedexport.export import build
 from tiedexport.families import config_from, family_named
 from tiedexport.manifest import FileRecord, decode_manifest, encode_manifest
+from tiedexport.runtimes import all_runtimes, choose_precision, runtime_named
+from tiedexport.session import Session, open_session
+from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 torch.set_num_threads(1)
@@ -57,6 +62,21 @@ def sign_files(path: Path) -> None:
     files = [path / name for name in names]
     records = [FileRecord(file.stat().st_size, file_sha256(file)) for file in files]
     resign(path, files=dict(zip(names, records, strict=True)))
+
+
+def session_of(bundle: Bundle, runtime: str, precision: Precision | None = None) -> Session:
+    """A session with one thread; skips where the runtime cannot run the bundle."""
+    chosen, reason = choose_precision(runtime_named(runtime), bundle, precision)
+    if chosen is None:
+        pytest.skip(f"{runtime}: {reason}")
+    return open_session(bundle, runtime=runtime, precision=chosen, threads=1)
+
+
+def inputs_of(session: Session, stage: str, batch: int, seed: int = 0) -> np.ndarray:
+    """Random inputs in [0, 1] of a stage, [batch, ...] in its type."""
+    spec = session.bundle.manifest.stage(stage).inputs[0]
+    shape = (batch, *spec.element_shape)
+    return np.random.default_rng(seed).random(shape).astype(spec.dtype.dtype)
 
 
 @pytest.fixture(scope="session", params=MODELS, ids=str)
@@ -104,3 +124,16 @@ def bundle(bundles: dict[str, Bundle], model_name: str) -> Bundle:
 def dense_bundle(bundles: dict[str, Bundle]) -> Bundle:
     """The bundle of one small tied dense model. Never write into it."""
     return bundles["dense"]
+
+
+@pytest.fixture(params=[r.name for r in all_runtimes().values() if r.availability().available])
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Every runtime that can work on this machine."""
+    return str(request.param)
+
+
+@pytest.fixture
+def session(dense_bundle: Bundle, runtime: str) -> Iterator[Session]:
+    """A session of one small tied dense model in every runtime of this machine."""
+    with session_of(dense_bundle, runtime) as opened:
+        yield opened

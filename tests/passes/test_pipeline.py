@@ -6,7 +6,6 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -230,7 +229,3 @@ def test_weights_become_inputs_after_the_data_and_the_graph_computes_the_same(mo
     (output,) = session.run(None, {"input": x.numpy(), **weights})
     torch.testing.assert_close(torch.from_numpy(output), module(x))
     assert weight_inputs.apply(taking, plan) is taking
-
-
-def test_the_schema_of_a_tie_says_where_the_weight_is_used(module):
-    assert msgspec.to_builtins(module.ties[0])["weight"] == TIED
