@@ -15,10 +15,9 @@ from click.shell_completion import get_completion_class
 
 import tiedexport
 from tiedexport import errors
+from tiedexport.output import Output
 
 if TYPE_CHECKING:
-    from msgspec import Struct
-
     from tiedexport.progress import Progress
 
 _INTERRUPTED = 130
@@ -105,10 +104,11 @@ def train(quiet: bool, json_file: Path | None, dry_run: bool, **arguments: Any) 
     if dry_run:
         click.echo(verb.plan(**arguments))
         return
+    out = Output(json_file)
     result = verb.train(**arguments, progress=_progress(quiet))
-    _write_json(result, json_file)
-    _say(verb.summary(result), json_file)
-    _say(f"next: tiedexport build {shlex.quote(result.checkpoint)}", json_file)
+    out.show(result)
+    out.say(verb.summary(result))
+    out.say(f"next: tiedexport build {shlex.quote(result.checkpoint)}")
 
 
 @cli.command()
@@ -140,10 +140,9 @@ def build(
         click.echo(verb.plan(**arguments))
         return
     result = verb.build(**arguments, progress=_progress(quiet))
-    _write_json(result, json_file)
-    if json_file != Path("-"):
-        terminal.print_build(result)
-    _say(f"next: tiedexport verify {shlex.quote(result.bundle)}", json_file)
+    out = Output(json_file)
+    out.show(result, terminal.print_build)
+    out.say(f"next: tiedexport verify {shlex.quote(result.bundle)}")
     if target and any(engine.status != "passed" for engine in result.engines):
         raise click.exceptions.Exit(errors.EXIT_MISSING)
 
@@ -161,16 +160,9 @@ def verify(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
     from tiedexport.report import terminal
 
     result = verb.verify(**arguments, progress=_progress(quiet))
-    _write_json(result, json_file)
-    if json_file != Path("-"):
-        terminal.print_verify(result)
-    statuses = {row.status for row in result.comparisons} | {row.status for row in result.quality}
-    _verdict(
-        result.passed,
-        result.seconds,
-        json_file,
-        errors.EXIT_CHECK_FAILED if "failed" in statuses else errors.EXIT_MISSING,
-    )
+    out = Output(json_file)
+    out.show(result, terminal.print_verify)
+    out.verdict(result)
 
 
 @cli.command()
@@ -196,16 +188,9 @@ def bench(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
     from tiedexport.report import terminal
 
     result = verb.bench(**arguments, progress=_progress(quiet))
-    _write_json(result, json_file)
-    if json_file != Path("-"):
-        terminal.print_bench(result)
-    statuses = {row.status for row in result.latencies}
-    _verdict(
-        "passed" in statuses and "failed" not in statuses,
-        result.seconds,
-        json_file,
-        errors.EXIT_CHECK_FAILED if "failed" in statuses else errors.EXIT_MISSING,
-    )
+    out = Output(json_file)
+    out.show(result, terminal.print_bench)
+    out.verdict(result)
 
 
 @cli.command()
@@ -235,10 +220,7 @@ def inspect(json_file: Path | None, **arguments: Any) -> None:
     from tiedexport import inspect as verb
     from tiedexport.report import terminal
 
-    manifest = verb.inspect(**arguments)
-    _write_json(manifest, json_file)
-    if json_file != Path("-"):
-        terminal.print_manifest(manifest)
+    Output(json_file).show(verb.inspect(**arguments), terminal.print_manifest)
 
 
 @cli.command()
@@ -248,10 +230,7 @@ def doctor(json_file: Path | None) -> None:
     from tiedexport import doctor as verb
     from tiedexport.report import terminal
 
-    result = verb.doctor()
-    _write_json(result, json_file)
-    if json_file != Path("-"):
-        terminal.print_doctor(result)
+    Output(json_file).show(verb.doctor(), terminal.print_doctor)
 
 
 @cli.command()
@@ -264,41 +243,15 @@ def demo(quiet: bool, json_file: Path | None, output: Path) -> None:
     from tiedexport.report import terminal
 
     result = verb.demo(output, progress=_progress(quiet))
-    _write_json(result, json_file)
-    if json_file != Path("-"):
-        terminal.print_demo(result)
-    _verdict(result.verify.passed, result.seconds, json_file, errors.EXIT_CHECK_FAILED)
+    out = Output(json_file)
+    out.show(result, terminal.print_demo)
+    out.verdict(result)
 
 
 def _progress(quiet: bool) -> Progress:
     from tiedexport.progress import Progress
 
     return Progress(quiet=quiet)
-
-
-def _write_json(result: Struct, file: Path | None) -> None:
-    if file is None:
-        return
-    from tiedexport.results import to_json
-
-    if file == Path("-"):
-        click.echo(to_json(result), nl=False)
-    else:
-        file.write_bytes(to_json(result))
-
-
-def _say(text: str, json_file: Path | None) -> None:
-    """Print for people, unless standard output carries JSON."""
-    if json_file != Path("-"):
-        click.echo(text)
-
-
-def _verdict(passed: bool, seconds: float, json_file: Path | None, exit_code: int) -> None:
-    """The last line of every check, and its exit code."""
-    command = shlex.join(["tiedexport", *sys.argv[1:]])
-    _say(f"{'PASSED' if passed else 'FAILED'} in {seconds:.1f} s: {command}", json_file)
-    if not passed:
-        raise click.exceptions.Exit(exit_code)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -129,10 +129,15 @@ class VerifyResult(Struct, frozen=True):
         return sum(row.status != "not run" for row in self.comparisons)
 
     @property
+    def failed(self) -> bool:
+        """Whether anything that ran failed."""
+        statuses = [row.status for row in self.comparisons] + [q.status for q in self.quality]
+        return "failed" in statuses
+
+    @property
     def passed(self) -> bool:
         """Whether something ran, everything required did, and nothing that ran failed."""
-        statuses = [row.status for row in self.comparisons] + [q.status for q in self.quality]
-        return self.ran > 0 and not self.missing and "failed" not in statuses
+        return self.ran > 0 and not self.missing and not self.failed
 
 
 class Latency(Struct, frozen=True):
@@ -166,6 +171,16 @@ class BenchResult(Struct, frozen=True):
     seconds: float
     options: dict[str, float] = field(default_factory=dict)
     schema: int = RESULT_SCHEMA
+
+    @property
+    def failed(self) -> bool:
+        """Whether any contender failed."""
+        return any(row.status == "failed" for row in self.latencies)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was measured and nothing failed."""
+        return not self.failed and any(row.status == "passed" for row in self.latencies)
 
 
 class EngineOutcome(Struct, frozen=True):
@@ -217,6 +232,16 @@ class DemoResult(Struct, frozen=True):
     report: str
     seconds: float
     schema: int = RESULT_SCHEMA
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check failed."""
+        return self.verify.failed or self.bench.failed
+
+    @property
+    def passed(self) -> bool:
+        """Whether both checks passed."""
+        return self.verify.passed and self.bench.passed
 
 
 def to_json(result: Struct) -> bytes:
