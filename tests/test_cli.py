@@ -271,3 +271,20 @@ def test_a_fault_of_ours_exits_5_and_says_how_to_report_it(tmp_path: Path) -> No
     assert done.returncode == EXIT_INTERNAL
     assert "planted" in done.stderr
     assert "report" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [["train", "r.toml"], ["build", "m.pt"], ["demo"]], ids=str)
+def test_a_target_without_torch_learns_what_to_install_for_authoring(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    script = (
+        f"import sys; sys.modules['torch'] = None\n"
+        f"import tiedexport.cli; tiedexport.cli.main({arguments!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == EXIT_MISSING, done.stderr
+    assert "torch" in done.stderr
+    assert "pip install 'tiedexport[train]'" in done.stderr
+    assert "Traceback" not in done.stderr

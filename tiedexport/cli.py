@@ -275,11 +275,21 @@ def _exit_code(arguments: list[str] | None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("tiedexport"):
+            return _internal_error()
+        click.echo(f"error: the package {error.name} is not installed", err=True)
+        click.echo("  next:     pip install 'tiedexport[train]'", err=True)
+        return errors.EXIT_MISSING
     except OSError as error:
         click.echo(f"error: {error.strerror}: {error.filename}", err=True)
         return errors.EXIT_BAD_INPUT
     except Exception:
-        traceback.print_exc()
-        click.echo("This is a fault of tiedexport: please report the lines above.", err=True)
-        return errors.EXIT_INTERNAL
+        return _internal_error()
     return result if isinstance(result, int) else errors.EXIT_DONE
+
+
+def _internal_error() -> int:
+    traceback.print_exc()
+    click.echo("This is a fault of tiedexport: please report the lines above.", err=True)
+    return errors.EXIT_INTERNAL

@@ -16,6 +16,7 @@ from tiedexport.errors import TiedExportError, UsageError
 from tiedexport.progress import Progress
 from tiedexport.results import BenchResult, Latency
 from tiedexport.runtimes import all_runtimes, choose_precision, runtime_named
+from tiedexport.session import refuse_threads
 from tiedexport.spec import STAGE_OF_VERB
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ class _Budget:
             raise UsageError(
                 "percentiles lie between 0 and 100", got=", ".join(map(str, self.percentile))
             )
-        if self.threads < 1:
-            raise UsageError("threads must be positive", got=self.threads)
+        refuse_threads(self.threads)
 
     def options(self) -> dict[str, float]:
         """What a reader needs to repeat the measurement, named as on the command line."""

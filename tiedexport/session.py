@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def open_session(
         runtime: a name that `tiedexport doctor` lists, or "auto" for the best one here.
         precision: "fp32", "fp16" or "bf16"; by default the runtime's best that the bundle holds.
         memory: "shared" (one copy of each weight) or "packed" (the runtime's fastest layout).
-        threads: CPU threads to compute with; by default the runtime's own choice.
+        threads: CPU threads to compute with, at most four a processor; by default the runtime's
+            own choice.
 
     Raises:
         MissingRuntimeError: the runtime (or, for "auto", every runtime) cannot run this here.
@@ -44,8 +46,8 @@ def open_session(
     """
     if memory not in ("shared", "packed"):
         raise UsageError("unknown memory mode", got=repr(memory), expected="shared or packed")
-    if threads is not None and threads < 1:
-        raise UsageError("threads must be positive", got=threads)
+    if threads is not None:
+        refuse_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     wanted = None if precision is None else _one_precision(precision)
     candidates = all_runtimes().values() if runtime == "auto" else [runtime_named(runtime)]
@@ -61,6 +63,17 @@ def open_session(
         got="; ".join(reasons),
         hint="tiedexport doctor says what to install",
     )
+
+
+def refuse_threads(threads: int) -> None:
+    """Refuse a number of threads that could only hurt.
+
+    Raises:
+        UsageError: it is not from 1 to four times the number of processors.
+    """
+    most = 4 * (os.cpu_count() or 1)
+    if not 1 <= threads <= most:
+        raise UsageError("not a useful number of threads", got=threads, expected=f"1 to {most}")
 
 
 def _one_precision(name: str) -> Precision:

@@ -172,7 +172,8 @@ class _Judge:
     def _rate(self, runtime: Runtime, session: Session) -> Quality:
         found = self._test_set()
         if isinstance(found, str):
-            return Quality(runtime.name, session.precision, "not run", found)
+            reason = f"no test RMSE: {found}"
+            return Quality(runtime.name, session.precision, "not run", reason)
         samples = found[:_SLOW_TEST_SAMPLES] if runtime.slow else found
         spec = self._bundle.manifest.stage("autoencoder").inputs[0]
         shaped = samples.reshape(len(samples), *spec.element_shape).astype(spec.dtype.dtype)

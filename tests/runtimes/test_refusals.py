@@ -149,7 +149,8 @@ def test_a_damaged_graph_behind_a_size_check_is_the_runtimes_failure(
         ({"precision": "fp8"}, "unknown precision"),
         ({"precision": "fp32,fp16"}, "one precision"),
         ({"memory": "none"}, "unknown memory mode"),
-        ({"threads": 0}, "threads must be positive"),
+        ({"threads": 0}, "not a useful number of threads"),
+        ({"threads": 10**6}, "not a useful number of threads"),
     ],
 )
 def test_a_bad_argument_of_open_session_is_an_error_of_usage(dense_bundle, arguments, what):

@@ -71,8 +71,7 @@ class _TorchBackend:
 
         from tiedexport.families import family_named
 
-        if options.threads is not None and device == "cpu":
-            torch.set_num_threads(options.threads)  # torch knows no threads of one session
+        self._threads = options.threads if device == "cpu" else None
         family = family_named(bundle.manifest.family)
         try:
             with torch.device("meta"):
@@ -96,6 +95,9 @@ class _TorchBackend:
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         import torch
 
+        # Torch has one number of threads for each thread that calls it.
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
         try:
             with torch.inference_mode():
                 moved = torch.tensor(x, dtype=self._dtype, device=self._device)
