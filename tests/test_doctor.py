@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
-
 import pytest
 
-from tiedexport import doctor, engines
+from tiedexport import doctor, engines, environment
 from tiedexport.runtimes import all_runtimes
 
 
@@ -29,10 +27,7 @@ def test_what_is_missing_says_why_and_what_to_do() -> None:
 def test_both_onnxruntime_packages_together_are_a_warning(
     installed: set[str], warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def version(package: str) -> str:
-        if package not in installed:
-            raise PackageNotFoundError(package)
-        return "1.0"
-
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(
+        environment, "installed_version", lambda package: "1.0" if package in installed else None
+    )
     assert bool(doctor.doctor().warnings) == warned

@@ -12,17 +12,17 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
 import tiedexport
-from tiedexport import engines, passes, rounding
+from tiedexport import engines, environment, passes, rounding
 from tiedexport.bundle import write_manifest
 from tiedexport.chain import layers_from_graph
+from tiedexport.engines import Weights
 from tiedexport.errors import GraphError, TiedExportError
 from tiedexport.golden import CODE, INPUT, RECONSTRUCTION, golden_pairs
 from tiedexport.manifest import SCHEMA, FileRecord, Manifest, PlanRecord, Tolerance
@@ -31,12 +31,10 @@ from tiedexport.spec import Precision, StageSpec, TensorSpec
 from tiedexport.trace import graph_from_module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tiedexport.checkpoint import Checkpoint
-
-Weights = Literal["shared", "baked"]
 
 STAGES = {
     "encoder": (INPUT, CODE),
@@ -46,9 +44,6 @@ STAGES = {
 """Stage → the names of its input and its output."""
 
 _GOLDEN = "golden.npz"
-_RECORDED_PACKAGES = (
-    "torch", "onnx", "onnx-ir", "onnxscript", "numpy", "safetensors", "tensorrt", "tensorrt-rtx",
-)  # fmt: skip
 
 
 def engine_precisions(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
@@ -88,7 +83,7 @@ class Assembly:
         wide = replace(self._checkpoint, state=state).module()
         self._golden = golden_pairs(wide, self._checkpoint.samples, stored_bytes)
         arrays: dict[str, np.ndarray] = self._golden
-        np.savez_compressed(self._staging / _GOLDEN, allow_pickle=False, **arrays)
+        np.savez_compressed(self._staging / _GOLDEN, **arrays)  # type: ignore[arg-type]
 
     def trace(self) -> None:
         """Export the model once, and describe each stage from the exported graph.
@@ -112,8 +107,11 @@ class Assembly:
             graph_files.save_checked(model, path)
         self._precisions.append(precision)
 
-    def build_engines(self, target: str) -> None:
-        """Build an engine for every stage; what could not be built is an outcome with a reason."""
+    def build_engines(self, target: str, tell: Callable[[str], None]) -> None:
+        """Build an engine for every stage; what could not be built is an outcome with a reason.
+
+        `tell` is called with a few words of progress.
+        """
         availability = engines.builder_for(target).availability(target)
         if not availability.available:
             reason = f"{availability.reason}; {availability.remedy}"
@@ -121,7 +119,7 @@ class Assembly:
             return
         for precision in engine_precisions(self._precisions):
             for stage in self._stages:
-                self.outcomes.append(self._build_engine(target, stage, precision))
+                self.outcomes.append(self._build_engine(target, stage, precision, tell))
 
     def write_manifest(self) -> Manifest:
         """Hash every file and write the manifest around them."""
@@ -167,7 +165,9 @@ class Assembly:
             layers,
         )
 
-    def _build_engine(self, target: str, stage: StageSpec, precision: Precision) -> EngineOutcome:
+    def _build_engine(
+        self, target: str, stage: StageSpec, precision: Precision, tell: Callable[[str], None]
+    ) -> EngineOutcome:
         start = time.perf_counter()
         builder = engines.builder_for(target)
         graph = self._engine_graph(stage.name, precision)
@@ -177,7 +177,9 @@ class Assembly:
         if (refusal := builder.refusal(request)) is not None:
             return EngineOutcome(target, stage.name, precision, "not run", refusal)
         try:
-            engine = builder.build(request)
+            engine = builder.build(
+                request, lambda phase, done, all_: tell(f"{stage.name}: {phase} {done}/{all_}")
+            )
         except TiedExportError as error:
             return EngineOutcome(target, stage.name, precision, "failed", str(error))
         record = self._write_plan(request, engine)
@@ -261,7 +263,7 @@ class Assembly:
             golden=_GOLDEN,
             tolerances=tolerances,
             training=self._checkpoint.training,
-            versions=_versions(),
+            versions=environment.packages(),
             files=files,
         )
 
@@ -293,13 +295,3 @@ def _now() -> str:
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _versions() -> dict[str, str]:
-    found = {"tiedexport": tiedexport.__version__}
-    for package in _RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -143,7 +143,7 @@ def build(
     out = Output(json_file)
     out.show(result, terminal.print_build)
     out.say(f"next: tiedexport verify {shlex.quote(result.bundle)}")
-    if target and any(engine.status != "passed" for engine in result.engines):
+    if not result.passed:
         raise click.exceptions.Exit(errors.EXIT_MISSING)
 
 
@@ -200,6 +200,8 @@ def bench(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
 @click.option("-o", "--output", metavar="OUTPUT.NPY", type=_PATH, required=True)
 @click.option("--runtime", default="auto", show_default=True)
 @click.option("--precision", help="fp32, fp16 or bf16; default: the runtime's best.")
+@click.option("--memory", type=click.Choice(["shared", "packed"]), default="shared",
+              show_default=True, help="One copy of each weight, or fastest layout.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1))
 @_common
 def run(quiet: bool, **arguments: Any) -> None:
@@ -215,7 +217,8 @@ def run(quiet: bool, **arguments: Any) -> None:
 @click.argument("bundle", metavar="NAME.TIED", type=_PATH)
 @click.option("--check", type=click.Choice(["hash", "size"]), default="hash", show_default=True)
 @_json_option
-def inspect(json_file: Path | None, **arguments: Any) -> None:
+@_common
+def inspect(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
     """Show what is in a bundle: stages, shapes, ties, files, engines, versions, training."""
     from tiedexport import inspect as verb
     from tiedexport.report import terminal
@@ -225,7 +228,8 @@ def inspect(json_file: Path | None, **arguments: Any) -> None:
 
 @cli.command()
 @_json_option
-def doctor(json_file: Path | None) -> None:
+@_common
+def doctor(quiet: bool, json_file: Path | None) -> None:
     """Show which runtimes and engine builders work here, and what to install for the rest."""
     from tiedexport import doctor as verb
     from tiedexport.report import terminal

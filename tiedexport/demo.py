@@ -74,4 +74,4 @@ def _build(folder: Path, trained: TrainResult, progress: Progress) -> BuildResul
     if bundle is None or bundle.manifest.training != load_checkpoint(trained.checkpoint).training:
         return export.build(trained.checkpoint, path, progress=progress)
     progress.say(f"{path} is there already")
-    return export.result_from(bundle, (), 0.0)
+    return export.result_from(bundle)

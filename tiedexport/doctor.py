@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from tiedexport import engines, environment, runtimes, trt
 from tiedexport.results import Component, DoctorResult
 
@@ -25,17 +23,9 @@ def doctor() -> DoctorResult:
 
 
 def _warnings() -> tuple[str, ...]:
-    if all(_is_installed(package) for package in _RIVALS):
+    if all(environment.installed_version(package) for package in _RIVALS):
         return (
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
             "pip uninstall onnxruntime onnxruntime-gpu, then install the extra cpu or gpu",
         )
     return ()
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -35,8 +35,21 @@ def current() -> Environment:
         platform=platform.platform(),
         cpu=cpu_model(),
         cores=len(os.sched_getaffinity(0)),
-        packages={name: found for name in PACKAGES if (found := _version(name))},
+        packages=packages(),
     )
+
+
+def packages() -> dict[str, str]:
+    """Version of each of `PACKAGES` that is installed."""
+    return {name: found for name in PACKAGES if (found := installed_version(name))}
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a distribution from its metadata, without importing it; None if there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -50,10 +63,3 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         if key.strip().lower() in ("model name", "cpu model", "hardware") and value.strip():
             return " ".join(value.split())
     return platform.machine() or "unknown"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

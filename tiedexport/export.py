@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiedexport import engines
-from tiedexport.assembly import STAGES, Assembly, Weights, engine_precisions
+from tiedexport.assembly import STAGES, Assembly, engine_precisions
 from tiedexport.bundle import MANIFEST, open_bundle, staging_directory
 from tiedexport.checkpoint import Checkpoint, load_checkpoint
+from tiedexport.engines import Weights
 from tiedexport.errors import UsageError
 from tiedexport.progress import Progress
 from tiedexport.results import BuildResult
@@ -98,10 +99,17 @@ def build(
         )
         _assemble(assembly, order, progress)
     bundle = open_bundle(order.output, check="size")
-    return result_from(bundle, assembly.outcomes, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return result_from(bundle, assembly.outcomes, seconds, asked_for=order.targets_asked_for)
 
 
-def result_from(bundle: Bundle, engines: Iterable[EngineOutcome], seconds: float) -> BuildResult:
+def result_from(
+    bundle: Bundle,
+    engines: Iterable[EngineOutcome] = (),
+    seconds: float = 0.0,
+    *,
+    asked_for: bool = False,
+) -> BuildResult:
     """What a bundle holds, with the engines that were tried for it."""
     manifest = bundle.manifest
     sizes = {name: record.size_bytes for name, record in manifest.files.items()}
@@ -115,6 +123,7 @@ def result_from(bundle: Bundle, engines: Iterable[EngineOutcome], seconds: float
         engine_bytes=engine_bytes,
         engines=tuple(engines),
         seconds=seconds,
+        engines_asked_for=asked_for,
     )
 
 
@@ -129,7 +138,7 @@ def _assemble(assembly: Assembly, order: Order, progress: Progress) -> None:
             assembly.write_precision(precision)
             task.advance(note=f"weights and graphs in {precision}")
         for target in order.targets:
-            assembly.build_engines(target)
+            assembly.build_engines(target, lambda note: task.advance(0, note=note))
             task.advance(note=f"engines for {target}")
         assembly.write_manifest()
         task.advance(note="manifest")
@@ -185,7 +194,7 @@ def order_from(
         output=Path(output) if output is not None else Path(checkpoint).with_suffix(".tied"),
         precisions=precisions_from(precision or recipe.get("precisions") or "fp32,fp16"),
         targets=targets,
-        targets_asked_for=target is not None,
+        targets_asked_for=asked is not None,
         weights=weights,
         opset=opset,
         io_dtype=Precision(io_dtype),

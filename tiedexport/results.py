@@ -200,7 +200,7 @@ class EngineOutcome(Struct, frozen=True):
 
 
 class BuildResult(Struct, frozen=True):
-    """What `build` wrote and which engines it could not build."""
+    """What `build` wrote, which engines it could not build, and whether those were asked for."""
 
     bundle: str
     precisions: tuple[Precision, ...]
@@ -209,7 +209,14 @@ class BuildResult(Struct, frozen=True):
     engine_bytes: int
     engines: tuple[EngineOutcome, ...]
     seconds: float
+    engines_asked_for: bool = False
     schema: int = RESULT_SCHEMA
+
+    @property
+    def passed(self) -> bool:
+        """Whether every engine that was asked for by name was built."""
+        built = all(engine.status == "passed" for engine in self.engines)
+        return built or not self.engines_asked_for
 
 
 class TrainResult(Struct, frozen=True):
