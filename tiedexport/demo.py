@@ -67,11 +67,13 @@ def _has_training(folder: Path) -> bool:
 def _build(folder: Path, trained: TrainResult, progress: Progress) -> BuildResult:
     """Build the bundle, or describe the one that was built from this very training."""
     path = folder / "digits.tied"
-    try:
-        bundle = open_bundle(path)
-    except BundleError:
-        bundle = None
-    if bundle is None or bundle.manifest.training != load_checkpoint(trained.checkpoint).training:
-        return export.build(trained.checkpoint, path, progress=progress)
-    progress.say(f"{path} is there already")
-    return export.result_from(bundle)
+    if path.exists():
+        try:
+            bundle = open_bundle(path)
+        except BundleError as error:
+            progress.say(f"{path} is built again: {error.what}")
+        else:
+            if bundle.manifest.training == load_checkpoint(trained.checkpoint).training:
+                progress.say(f"{path} is there already")
+                return export.result_from(bundle)
+    return export.build(trained.checkpoint, path, progress=progress)

@@ -51,6 +51,7 @@ def verify(
     Raises:
         BundleError: the bundle is damaged.
         UsageError: a name is no runtime.
+        DataError, MissingRuntimeError: `data` cannot be read.
     """
     start = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)

@@ -273,5 +273,8 @@ def _closing_section(
 
 def _bench_command(path: str, result: BenchResult) -> str:
     batches = ",".join(map(str, sorted({row.batch for row in result.latencies})))
-    options = "".join(f" --{name} {value:g}" for name, value in result.options.items())
-    return f"tiedexport bench {path} --batch {batches}{options}"
+    stages = "".join(
+        f" --stage {name}" for name in dict.fromkeys(r.stage for r in result.latencies)
+    )
+    options = "".join(f" --{name} {value:.12g}" for name, value in result.options.items())
+    return f"tiedexport bench {path} --batch {batches}{stages}{options}"
