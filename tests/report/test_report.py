@@ -119,7 +119,7 @@ def test_reasons_of_rows_that_did_not_run_are_told_in_full_in_both_twins(written
 def test_the_commands_that_repeat_the_report_are_told(written):
     _, page, twin = written
     command = (
-        "tiedexport bench m.tied --batch 1,8,64 --warmUp 200 --duration 1 "
+        "tiedexport bench m.tied --batch 1,8,64 --stage autoencoder --warmUp 200 --duration 1 "
         "--iterations 10 --threads 1"
     )
     assert command in page.text
