@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from tiedexport.errors import BundleError, RuntimeFailedError, TiedExportError, UsageError
+from tiedexport.errors import BundleError, RuntimeFailedError, TiedExportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -264,8 +264,6 @@ class Execution:
             self._ports, self._views = {}, {}
 
     def _set_rows(self, rows: int) -> None:
-        if self._context is None:
-            raise UsageError("the session is closed", where=self._plan.stage)
         if rows == self._rows:
             return
         self._rows = 0

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.errors import ArrayError, MissingRuntimeError, UsageError
+from tiedexport.errors import ArrayError, MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.runtimes import Memory, Options, all_runtimes, choose_precision, runtime_named
 from tiedexport.spec import STAGE_OF_VERB, StageSpec, TensorSpec, precisions_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
     from typing import Self
 
-    from tiedexport.runtimes import Runtime
+    from tiedexport.runtimes import Backend, Runtime
     from tiedexport.spec import Precision
+
+_log = logging.getLogger(__name__)
 
 
 def open_session(
@@ -42,6 +46,7 @@ def open_session(
 
     Raises:
         MissingRuntimeError: the runtime (or, for "auto", every runtime) cannot run this here.
+        RuntimeFailedError: the runtime asked for failed to start, in its own words.
         UsageError: an argument names nothing that exists.
     """
     if memory not in ("shared", "packed"):
@@ -55,7 +60,13 @@ def open_session(
     for row in candidates:
         chosen, reason = choose_precision(row, opened, wanted)
         if chosen is not None:
-            return Session(opened, row, chosen, Options(memory, threads))
+            try:
+                return Session(opened, row, chosen, Options(memory, threads))
+            except RuntimeFailedError as error:
+                if runtime != "auto":
+                    raise
+                reason = f"{error.what}: {error.got}"
+                _log.warning("%s is passed over: %s", row.name, reason)
         reasons.append(f"{row.name}: {reason}")
     raise MissingRuntimeError(
         "no runtime can run this bundle here" if runtime == "auto" else f"{runtime} cannot run",
@@ -93,11 +104,9 @@ class Session:
         self, bundle: Bundle, runtime: Runtime, precision: Precision, options: Options
     ) -> None:
         self.bundle = bundle
-        self.runtime = runtime.name
-        self.precision = precision
-        self._backend = runtime.open(bundle, precision, options)
-        self._closed = False
+        self.runtime, self.precision = runtime.name, precision
         self._stages = {stage.name: _Checked(stage) for stage in bundle.manifest.stages}
+        self._gate = _Gate(runtime.open(bundle, precision, options), bundle.path)
 
     def encode(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Inputs [n, *input_shape] → codes [n, *code_shape], in the bundle's I/O dtype."""
@@ -125,13 +134,14 @@ class Session:
             RuntimeFailedError: the runtime failed, in its own words.
             UsageError: there is no such stage, or the session is closed.
         """
-        checked = self._checked(stage)
-        x = checked.input(x)
-        if out is not None:
-            checked.output(out, x)
-        if len(x) == 0:  # nothing to compute, which not every library can
-            return checked.empty() if out is None else out
-        return self._backend.run(checked.stage, x, out)
+        with self._gate as backend:
+            checked = self._checked(stage)
+            x = checked.input(x)
+            if out is not None:
+                checked.output(out, x)
+            if len(x) == 0:  # nothing to compute, which not every library can
+                return checked.empty() if out is None else out
+            return backend.run(checked.stage, x, out)
 
     def bind(self, stage: str, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         """Check and bind once; each call of the result reads `x` and writes `out` in place.
@@ -140,39 +150,24 @@ class Session:
             ArrayError: an array has the wrong type, shape or layout.
             UsageError: there is no such stage, or the session is closed.
         """
-        checked = self._checked(stage)
-        if checked.input(x) is not x:
-            raise ArrayError(
-                "a bound input must be C-contiguous",
-                where=stage,
-                got=f"strides {x.strides}",
-                expected="an array that is read in place",
-                hint="numpy.ascontiguousarray(x)",
-            )
-        checked.output(out, x)
-        call = self._backend.bind(checked.stage, x, out) if len(x) else _nothing
-
-        def call_while_open() -> None:
-            self._refuse_closed()
-            call()
-
-        return call_while_open
+        with self._gate as backend:
+            checked = self._checked(stage)
+            if checked.input(x) is not x:
+                raise ArrayError(
+                    "a bound input must be C-contiguous",
+                    where=stage,
+                    got=f"strides {x.strides}",
+                    expected="an array that is read in place",
+                    hint="numpy.ascontiguousarray(x)",
+                )
+            checked.output(out, x)
+            return self._gate.bound(backend.bind(checked.stage, x, out) if len(x) else _nothing)
 
     def close(self) -> None:
-        """Free what the runtime holds; the session cannot be used afterwards."""
-        self._closed = True
-        self._backend.close()
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise UsageError(
-                "the session is closed",
-                where=self.bundle.path,
-                hint="open another: tiedexport.open_session(path)",
-            )
+        """Refuse further calls, and free what the runtime holds when the running ones are done."""
+        self._gate.close()
 
     def _checked(self, stage: str) -> _Checked:
-        self._refuse_closed()
         try:
             return self._stages[STAGE_OF_VERB.get(stage, stage)]
         except KeyError:
@@ -183,17 +178,73 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _nothing() -> None:
     pass
+
+
+class _Gate:
+    """The way to an open backend: closed, it lets nobody in, and the last to leave frees it."""
+
+    def __init__(self, backend: Backend, where: object) -> None:
+        self._backend, self._where = backend, where
+        self._inside, self._closed = 0, False
+        self._bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
+        # A signal handler or a finaliser of the same thread may come in between.
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Backend:
+        with self._lock:
+            if self._closed:
+                raise UsageError(
+                    "the session is closed",
+                    where=self._where,
+                    hint="open another: tiedexport.open_session(path)",
+                )
+            self._inside += 1
+            return self._backend
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            last = self._closed and self._inside == 0
+        if last:
+            self._free()
+
+    def bound(self, call: Callable[[], None]) -> _Bound:
+        with self._lock:
+            bound = _Bound(self, call)
+            self._bound.add(bound)
+            return bound
+
+    def close(self) -> None:
+        with self._lock:
+            idle = not self._closed and self._inside == 0
+            self._closed = True
+        if idle:
+            self._free()
+
+    def _free(self) -> None:
+        try:
+            self._backend.close()
+        finally:
+            del self._backend
+            for bound in self._bound:
+                bound.call = _nothing
+
+
+class _Bound:
+    """What `bind` returns: callers may keep it, and it keeps nothing of a closed session."""
+
+    def __init__(self, gate: _Gate, call: Callable[[], None]) -> None:
+        self._gate, self.call = gate, call
+
+    def __call__(self) -> None:
+        with self._gate:
+            self.call()
 
 
 class _Checked:
@@ -208,16 +259,16 @@ class _Checked:
 
     def input(self, x: np.ndarray) -> np.ndarray:
         if not isinstance(x, np.ndarray) or x.dtype != self._input_dtype:
-            raise self._wrong(self._input, x, "convert it: x.astype(np.{})", self._input_dtype)
+            raise self._wrong(self._input, x, "convert it: x.astype(np.{})")
         if x.shape[1:] != self._input_shape or x.ndim == 0:
-            raise self._wrong(self._input, x, "reshape it; the first axis is the batch", None)
+            raise self._wrong(self._input, x, "reshape it; the first axis is the batch")
         return x if x.flags.c_contiguous else np.ascontiguousarray(x)
 
     def output(self, out: np.ndarray, x: np.ndarray) -> None:
         if not isinstance(out, np.ndarray) or out.dtype != self._output_dtype:
-            raise self._wrong(self._output, out, "np.empty(shape, np.{})", self._output_dtype)
+            raise self._wrong(self._output, out, "np.empty(shape, np.{})")
         if out.shape != (len(x), *self._output_shape):
-            raise self._wrong(self._output, out, f"its batch must be {len(x)}", None)
+            raise self._wrong(self._output, out, f"its batch must be {len(x)}")
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ArrayError(
                 "out= cannot be written in place",
@@ -237,14 +288,12 @@ class _Checked:
     def empty(self) -> np.ndarray:
         return np.empty((0, *self._output_shape), self._output_dtype)
 
-    def _wrong(
-        self, spec: TensorSpec, x: Any, hint: str, dtype: np.dtype[Any] | None
-    ) -> ArrayError:
+    def _wrong(self, spec: TensorSpec, x: Any, hint: str) -> ArrayError:
         got = f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
         return ArrayError(
             "an array does not fit the stage",
             where=f"{self.stage.name} {spec.name}",
             got=got,
             expected=str(spec),
-            hint=hint.format(dtype) if dtype is not None else hint,
+            hint=hint.format(spec.dtype.dtype),
         )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.results import Availability
@@ -22,6 +23,9 @@ from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OLDEST = {"tensorrt": (10, 12), "tensorrt_rtx": (1, 7)}
 """Package → the oldest version whose networks are strongly typed as we ask for it."""
@@ -35,6 +39,18 @@ _DATA_TYPES = {"HALF": Precision.FP16, "BF16": Precision.BF16, "FLOAT": Precisio
 _LIBCUDA = "libcuda.so.1"
 _MAJOR_ATTRIBUTE, _MINOR_ATTRIBUTE = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NO_DRIVER_REMEDY = "install the NVIDIA display driver on a machine with an NVIDIA GPU"
+
+
+def once(function: Callable[P, R]) -> Callable[P, R]:
+    """`functools.cache`, with one thread computing while the others wait for its value."""
+    cached, lock = cache(function), threading.RLock()
+
+    @wraps(function)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with lock:
+            return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    return locked
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ def availability(package: str) -> Availability:
         return Availability(False, reason=f"{error.what}: {error.got}", remedy=error.hint or "")
 
 
-@cache
+@once
 def load(package: str) -> Handle:
     """Import a package, once a process.
 
@@ -188,7 +204,7 @@ def _logger(module: Any, package: str) -> Any:
     return Logger()
 
 
-@cache
+@once
 def _probe() -> tuple[Availability, Device | None]:
     """Ask the driver: it must load, initialise, and show a device."""
     try:

@@ -177,10 +177,8 @@ def test_a_precision_that_a_runtime_lacks_is_an_error_and_not_another_precision(
 
 def test_a_provider_that_fell_back_is_an_error(dense_bundle, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["OtherProvider"])
-    with open_session(dense_bundle, runtime="onnxruntime") as session:
-        x = inputs_of(session, "encoder", 1)
-        with pytest.raises(RuntimeFailedError, match="fell back") as caught:
-            session.encode(x)
+    with pytest.raises(RuntimeFailedError, match="fell back") as caught:
+        open_session(dense_bundle, runtime="onnxruntime")
     assert (caught.value.got, caught.value.expected) == ("OtherProvider", "CPUExecutionProvider")
 
 

@@ -42,7 +42,10 @@ class Options:
 
 
 class Backend(Protocol):
-    """A library's side of a session: arrays reaching it are checked, errors leaving it are ours."""
+    """A library's side of a session: arrays reaching it are checked, errors leaving it are ours.
+
+    Several threads may call it at once, but none once it closes: the session sees to that.
+    """
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         """Run one stage on a C-contiguous array; write into `out` and return it where given."""
@@ -53,7 +56,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the library holds."""
+        """Free what the library holds; called once."""
         ...
 
 
@@ -93,10 +96,26 @@ class Runtime(Protocol):
 
 @cache
 def all_runtimes() -> dict[str, Runtime]:
-    """Every runtime by name, whether or not it can work here, lowest rank first."""
+    """Every runtime by name, whether or not it can work here, lowest rank first.
+
+    Raises:
+        UsageError: two of them have one name, so that nobody could tell which one ran.
+    """
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
     names += [entry.value for entry in entry_points(group="tiedexport.runtimes")]
-    rows = [row for name in names for row in importlib.import_module(name).RUNTIMES]
+    homes: dict[str, str] = {}
+    rows: list[Runtime] = []
+    for module in names:
+        for row in importlib.import_module(module).RUNTIMES:
+            if row.name in homes:
+                raise UsageError(
+                    "two runtimes have one name",
+                    where=f"{homes[row.name]} and {module}",
+                    got=repr(row.name),
+                    hint="uninstall the package that brings one of them",
+                )
+            homes[row.name] = module
+            rows.append(row)
     return {row.name: row for row in sorted(rows, key=lambda row: row.rank)}
 
 
@@ -115,6 +134,17 @@ def runtime_named(name: str) -> Runtime:
             hint="tiedexport doctor lists what this machine has",
         )
     return runtimes[name]
+
+
+def bind_by_running(
+    backend: Backend, stage: StageSpec, x: np.ndarray, out: np.ndarray
+) -> Callable[[], None]:
+    """`Backend.bind` for a library that has nothing to set up once: each call is a `run`."""
+
+    def call() -> None:
+        backend.run(stage, x, out)
+
+    return call
 
 
 def choose_precision(

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
+import os
+import re
 import threading
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiedexport.errors import RuntimeFailedError
+from tiedexport import trt
+from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import Availability
+from tiedexport.runtimes import Options
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiedexport.bundle import Bundle
-    from tiedexport.runtimes import Options
     from tiedexport.spec import StageSpec
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
-_HALF_FIRST = (Precision.FP16, Precision.BF16, Precision.FP32)
+_CPU, _TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
 _SMALLEST_FOLDED_BYTES = 1024
+
+# y = relu(x) over a float32 vector of any length, in ONNX IR version 8 and opset 13.
+_RELU_MODEL = (
+    b'\x08\x08:9\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x05probe'
+    b"Z\x10\n\x01x\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01n"
+    b"b\x10\n\x01y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\r"
+)
 
 
 class _OnnxRuntime:
+    """A provider: `options` are its own for each precision, best first."""
+
     slow = False
-    # The CPU provider computes half-precision graphs in fp32; cuBLAS sums in fp32 with TF32 off.
-    accumulation = dict.fromkeys(Precision, Precision.FP32)
 
     def __init__(
-        self, name: str, provider: str, rank: int, provider_options: dict[str, str]
+        self,
+        name: str,
+        provider: str,
+        rank: int,
+        options: dict[Precision, dict[str, str]],
+        accumulation: dict[Precision, Precision],
     ) -> None:
-        self.name, self.rank = name, rank
-        self._provider, self._provider_options = provider, provider_options
-        on_cpu = provider == "CPUExecutionProvider"
-        self.precisions = (Precision.FP32, Precision.FP16) if on_cpu else _HALF_FIRST
+        self.name, self.rank, self.accumulation = name, rank, accumulation
+        self._provider, self._options = provider, options
+        self.precisions = tuple(options)
 
     def availability(self) -> Availability:
-        found = _installed()
-        extra = "cpu" if self._provider == "CPUExecutionProvider" else "gpu"
+        found = _installed(*_PACKAGES)
+        extra = "cpu" if self._provider == _CPU else "gpu"
         remedy = f"pip install 'tiedexport[{extra}]'"
         if found is None:
             return Availability(False, reason="onnxruntime is not installed", remedy=remedy)
@@ -53,26 +71,32 @@ class _OnnxRuntime:
             reason = f"this onnxruntime was built without {self._provider}"
             return Availability(False, found, reason=reason, remedy=remedy)
         if extra == "gpu":
-            from tiedexport import trt
-
             driver = trt.driver()
             if not driver.available:
                 return Availability(False, found, reason=driver.reason, remedy=driver.remedy)
+            if trouble := _trouble(self._provider):
+                return Availability(False, found, *_explained(trouble))
         return Availability(True, found)
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
         if precision not in self.precisions:
             return f"{self._provider} has no {precision} kernels"
+        tf32_off = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
+        if self._provider == _TENSORRT and precision is Precision.FP32 and not tf32_off:
+            # It has no option for this, and a variable set by us would reach the whole process.
+            return f"{_TENSORRT} computes fp32 in TF32: start with NVIDIA_TF32_OVERRIDE=0"
         return None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _OnnxRuntimeBackend:
-        return _OnnxRuntimeBackend(
-            bundle, precision, options, (self._provider, self._provider_options)
-        )
+        if self._provider != _CPU and (trouble := _trouble(self._provider)):
+            reason, remedy = _explained(trouble)
+            raise MissingRuntimeError(f"{self.name} cannot run", got=reason, hint=remedy)
+        provider = self._provider, self._options[precision]
+        return _OnnxRuntimeBackend(bundle, precision, options, provider)
 
 
 class _OnnxRuntimeBackend:
-    """One ONNX Runtime session a stage, made when the stage is first used."""
+    """One ONNX Runtime session a stage, made when the stage is first used; the first at once."""
 
     def __init__(
         self,
@@ -85,7 +109,7 @@ class _OnnxRuntimeBackend:
         self._options = session_options(options)
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._closed = False
+        self._session(bundle.manifest.stages[0].name)
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         if out is not None:
@@ -100,14 +124,17 @@ class _OnnxRuntimeBackend:
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         session = self._sessions.get(stage.name) or self._session(stage.name)
-        binding = session.io_binding()
-        binding.bind_cpu_input(stage.inputs[0].name, x)
+        binding, name = session.io_binding(), stage.inputs[0].name
+        copies_input = self._provider[0] != _CPU
+        binding.bind_cpu_input(name, x)
         binding.bind_output(
             stage.outputs[0].name, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data
         )
 
         def call(_kept_alive: object = (x, out)) -> None:  # the binding holds bare addresses
             try:
+                if copies_input:  # to the device, once a binding
+                    binding.bind_cpu_input(name, x)
                 session.run_with_iobinding(binding)
             except Exception as error:
                 raise _failed(stage.name, error) from error
@@ -115,34 +142,82 @@ class _OnnxRuntimeBackend:
         return call
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._sessions.clear()
+        self._sessions.clear()
 
     def _session(self, stage: str) -> Any:
-        import onnxruntime
-
         with self._lock:
-            if self._closed:
-                raise RuntimeFailedError("the session is closed", where=stage)
             if stage not in self._sessions:
                 path = str(self._bundle.graph(stage, self._precision))
-                try:
-                    session = onnxruntime.InferenceSession(
-                        path, self._options, providers=[self._provider]
-                    )
-                except Exception as error:
-                    raise _failed(stage, error) from error
-                ran_on = session.get_providers()[0]
-                if ran_on != self._provider[0]:
-                    raise RuntimeFailedError(
-                        "ONNX Runtime fell back to another provider",
-                        where=stage,
-                        got=ran_on,
-                        expected=self._provider[0],
-                    )
-                self._sessions[stage] = session
+                self._sessions[stage] = _inference(path, self._options, self._provider, stage)
             return self._sessions[stage]
+
+
+def _inference(
+    model: str | bytes, options: Any, provider: tuple[str, dict[str, str]], where: str
+) -> Any:
+    """An ONNX Runtime session on one provider, and on no other in its place."""
+    import onnxruntime
+
+    if provider[0] != _CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=[provider], enable_fallback=0
+        )
+    except Exception as error:
+        raise _failed(where, error) from error
+    ran_on = session.get_providers()[0]
+    if ran_on != provider[0]:
+        raise RuntimeFailedError(
+            "ONNX Runtime fell back to another provider",
+            where=where,
+            got=ran_on,
+            expected=provider[0],
+        )
+    return session
+
+
+@trt.once
+def _trouble(provider: str) -> str:
+    """Why a GPU provider that the package lists does not start, as a tiny model shows; or ""."""
+    import onnxruntime
+
+    if provider == _TENSORRT:  # its libraries are then found by their names
+        with contextlib.suppress(MissingRuntimeError):
+            trt.load("tensorrt")
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+    try:
+        _inference(_RELU_MODEL, session_options(Options()), (provider, {}), provider)
+    except RuntimeFailedError as error:
+        return _loading_error(provider) or f"{error.what}: {error.got}"
+    return ""
+
+
+def _loading_error(provider: str) -> str:
+    """The loader's words on a provider's library, which ONNX Runtime only logs; or "".
+
+    Only for after its own attempt: a library loaded before that would lack its host.
+    """
+    import onnxruntime
+
+    name = provider.removesuffix("ExecutionProvider").lower()
+    library = Path(onnxruntime.__file__).parent / f"capi/libonnxruntime_providers_{name}.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _explained(trouble: str) -> tuple[str, str]:
+    """Reason and remedy."""
+    wanted = re.search(r"libnvinfer\.so\.(\d+)", trouble)
+    if wanted is None:
+        return trouble, "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    here = _installed("tensorrt") or "not installed"
+    return f"{trouble} (the package tensorrt is {here})", f"pip install 'tensorrt=={wanted[1]}.*'"
 
 
 def session_options(options: Options) -> Any:
@@ -166,8 +241,8 @@ def session_options(options: Options) -> Any:
     return made
 
 
-def _installed() -> str | None:
-    for package in _PACKAGES:
+def _installed(*packages: str) -> str | None:
+    for package in packages:
         try:
             return version(package)
         except PackageNotFoundError:
@@ -179,8 +254,20 @@ def _failed(stage: str, error: Exception) -> RuntimeFailedError:
     return RuntimeFailedError("ONNX Runtime failed", where=stage, got=str(error))
 
 
+_FP16, _BF16, _FP32 = Precision.FP16, Precision.BF16, Precision.FP32
+# The CPU provider computes half-precision graphs in fp32; cuBLAS sums in fp32 with TF32 off.
+_IN_FP32 = dict.fromkeys(Precision, _FP32)
+# TensorRT promises no wider sums than the type of the product.
+_AS_STORED = {precision: precision for precision in Precision}
+_CUDA_OPTIONS = {precision: {"use_tf32": "0"} for precision in (_FP16, _BF16, _FP32)}
+_TENSORRT_OPTIONS = {
+    _FP16: {"trt_fp16_enable": "1"},
+    _BF16: {"trt_bf16_enable": "1"},
+    _FP32: dict[str, str](),
+}
+
 RUNTIMES = (
-    _OnnxRuntime("onnxruntime", "CPUExecutionProvider", 40, {}),
-    _OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", 20, {"use_tf32": "0"}),
-    _OnnxRuntime("onnxruntime-tensorrt", "TensorrtExecutionProvider", 25, {}),
+    _OnnxRuntime("onnxruntime", _CPU, 40, {_FP32: {}, _FP16: {}}, _IN_FP32),
+    _OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", 20, _CUDA_OPTIONS, _IN_FP32),
+    _OnnxRuntime("onnxruntime-tensorrt", _TENSORRT, 25, _TENSORRT_OPTIONS, _AS_STORED),
 )

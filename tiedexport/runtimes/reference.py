@@ -10,6 +10,7 @@ import numpy as np
 
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.results import Availability
+from tiedexport.runtimes import bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -51,12 +52,9 @@ class _ReferenceBackend:
         self._evaluators: dict[str, Any] = {}
         # The evaluator keeps no promise about threads.
         self._lock = threading.Lock()
-        self._closed = False
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         with self._lock:
-            if self._closed:
-                raise RuntimeFailedError("the session is closed", where=stage.name)
             try:
                 result = self._evaluator(stage.name).run(None, {stage.inputs[0].name: x})[0]
             except Exception as error:
@@ -70,12 +68,10 @@ class _ReferenceBackend:
         return out
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
-        return lambda: (self.run(stage, x, out), None)[1]
+        return bind_by_running(self, stage, x, out)
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._evaluators.clear()
+        self._evaluators.clear()
 
     def _evaluator(self, stage: str) -> Any:
         if stage not in self._evaluators:

@@ -6,17 +6,19 @@ buffer.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tiedexport import trt
 from tiedexport.device import DeviceWeights, Engine, Execution, Gpu
-from tiedexport.errors import MissingRuntimeError, UsageError
+from tiedexport.errors import MissingRuntimeError
 from tiedexport.results import Availability
+from tiedexport.runtimes import bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from tiedexport.manifest import PlanRecord
     from tiedexport.runtimes import Options
     from tiedexport.spec import StageSpec
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class _Backend:
         self._engines: dict[str, Engine] = {}
         self._running: dict[str, Execution] = {}
         self._bound: weakref.WeakSet[Execution] = weakref.WeakSet()
-        self._gpu, self._closed = gpu, False
+        self._gpu = gpu
         try:
             with gpu.translated(bundle.path):
                 shared = any(plan.weights == "shared" for plan in plans.values())
@@ -134,7 +134,7 @@ class _Backend:
             raise
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        execution = self._open(self._running, stage)
+        execution = self._running[stage.name]
         if out is None:
             spec = stage.outputs[0]
             out = np.empty((len(x), *spec.element_shape), spec.dtype.dtype)
@@ -144,7 +144,7 @@ class _Backend:
         return out
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
-        engine = self._open(self._engines, stage)
+        engine = self._engines[stage.name]
         largest = engine.plan.profile[2]
         if not 1 <= len(x) <= largest:
             _log.warning(
@@ -153,7 +153,7 @@ class _Backend:
                 len(x),
                 largest,
             )
-            return lambda: (self.run(stage, x, out), None)[1]
+            return bind_by_running(self, stage, x, out)
         with self._gpu.translated(engine.plan.file):
             execution = Execution(engine, len(x), specialise=True)
         self._bound.add(execution)
@@ -161,16 +161,11 @@ class _Backend:
         return lambda: execution(x, out)
 
     def close(self) -> None:
-        self._closed = True
-        for execution in (*self._bound, *self._running.values()):
-            execution.close()
-        self._running.clear()
-        self._engines.clear()
-
-    def _open(self, table: dict[str, T], stage: StageSpec) -> T:
-        if self._closed:
-            raise UsageError("the session is closed", where=stage.name)
-        return table[stage.name]
+        with contextlib.ExitStack() as closing:  # each is closed, even after another's failure
+            closing.callback(self._engines.clear)
+            closing.callback(self._running.clear)
+            for execution in (*self._running.values(), *self._bound):
+                closing.callback(execution.close)
 
 
 def _upload(gpu: Gpu, bundle: Bundle, precision: Precision) -> DeviceWeights:

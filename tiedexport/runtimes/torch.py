@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,11 @@ import numpy as np
 
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.results import Availability
+from tiedexport.runtimes import bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tiedexport.bundle import Bundle
     from tiedexport.runtimes import Options
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 class _Torch:
     slow = False
-    # oneDNN, MKL and cuBLAS sum half-precision products in float32; TF32 is off by default.
+    # oneDNN and MKL sum half-precision products in float32; `_float32_sums` makes CUDA do so.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
 
     def __init__(self, name: str, device: str, rank: int) -> None:
@@ -61,6 +64,32 @@ class _Torch:
         return _TorchBackend(bundle, precision, self._device, options)
 
 
+_CUDA_SETTINGS = threading.Lock()
+
+
+@contextlib.contextmanager
+def _float32_sums() -> Iterator[None]:
+    """CUDA sums in float32 and rounds no float32 convolution to TF32, as it would by default.
+
+    The settings are the process's, so one call at a time has them. TF32 in matrix products is off
+    unless the process asks for it: that choice stands.
+    """
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    wanted: tuple[tuple[Any, str, object], ...] = (
+        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+        (matmul, "allow_fp16_reduced_precision_reduction", False),
+        (matmul, "allow_bf16_reduced_precision_reduction", False),
+    )
+    with _CUDA_SETTINGS, contextlib.ExitStack() as restoring:
+        for owner, name, value in wanted:
+            if (before := getattr(owner, name)) != value:
+                restoring.callback(setattr, owner, name, before)
+                setattr(owner, name, value)
+        yield
+
+
 class _TorchBackend:
     """Runs the family module in one precision; what follows the last weighted layer is in fp32."""
 
@@ -85,6 +114,7 @@ class _TorchBackend:
             ) from error
         self._module = module.eval().requires_grad_(False)
         self._device = device
+        self._settings = _float32_sums if device == "cuda" else contextlib.nullcontext
         self._dtype = next(module.parameters()).dtype
         self._functions: dict[str, Callable[[Any], Any]] = {
             "encoder": self._encode,
@@ -99,7 +129,7 @@ class _TorchBackend:
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            with torch.inference_mode():
+            with self._settings(), torch.inference_mode():
                 moved = torch.tensor(x, dtype=self._dtype, device=self._device)
                 result = self._functions[stage.name](moved).cpu().numpy()
         except RuntimeError as error:
@@ -113,10 +143,11 @@ class _TorchBackend:
         return out
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
-        return lambda: (self.run(stage, x, out), None)[1]
+        return bind_by_running(self, stage, x, out)
 
     def close(self) -> None:
         self._functions.clear()
+        del self._module
 
     def _encode(self, x: Any) -> Any:
         return self._module.activate_code(self._module.encode_to_logits(x).float())
