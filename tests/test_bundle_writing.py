@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tiedexport.bundle import (
+    MANIFEST,
     Bundle,
     open_bundle,
     staging_directory,
@@ -19,6 +20,7 @@ from tiedexport.bundle import (
 )
 from tiedexport.errors import UsageError
 from tiedexport.manifest import FileRecord
+from tiedexport.spec import Precision
 
 # Writing.
 
@@ -32,8 +34,13 @@ def write_bundle(target: Path, like: Bundle, content: bytes) -> None:
 
 
 def replaced(like: Bundle, files: dict[str, FileRecord]):
+    graphs = {stage.name: "payload" for stage in like.manifest.stages}
     return msgspec.structs.replace(
-        like.manifest, files=files, golden="payload", weights={}, graphs={}
+        like.manifest,
+        files=files,
+        golden="payload",
+        weights={Precision.FP32: "payload"},
+        graphs={Precision.FP32: graphs},
     )
 
 
@@ -84,13 +91,66 @@ def test_a_failure_leaves_the_old_bundle_whole_and_no_litter(
     assert os.listdir(tmp_path) == ["b.tied"]
 
 
-def test_what_is_no_bundle_is_not_replaced(tmp_path: Path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter").write_text("years of work")
-    for target in (tmp_path / "thesis", tmp_path / "thesis" / "chapter"):
-        with pytest.raises(UsageError, match="no bundle"), staging_directory(target):
-            pytest.fail("it would have been written")
-    assert (tmp_path / "thesis" / "chapter").read_text() == "years of work"
+def _folder_of_another_program(path: Path) -> None:
+    path.mkdir()
+    (path / MANIFEST).write_text('{"name": "a browser extension"}')
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+    (path / "chapter").write_text("years of work")
+
+
+def _link_to_nothing_of_ours(path: Path) -> None:
+    _folder(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_folder, _folder_of_another_program, _link_to_nothing_of_ours, Path.touch, Path.mkdir],
+)
+def test_what_is_no_bundle_is_not_replaced(make, tmp_path: Path):
+    target = tmp_path / "thesis"
+    make(target)
+    before = sorted((path, path.lstat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="no bundle"), staging_directory(target):
+        pytest.fail("it would have been written")
+    assert sorted((path, path.lstat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["NOTES.txt", "nested/NOTES.txt", "new/NOTES.txt", "link"])
+def test_a_bundle_with_a_file_of_someone_else_in_it_is_not_replaced(
+    name: str, tmp_path: Path, dense_bundle: Bundle
+):
+    target = tmp_path / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+    (target / name).parent.mkdir(exist_ok=True)
+    if name == "link":
+        (target / name).symlink_to(tmp_path)
+    else:
+        (target / name).write_text("mine")
+    with pytest.raises(UsageError, match="not its own") as caught:
+        write_bundle(target, dense_bundle, b"second")
+    assert caught.value.got == name
+    assert (target / "payload").read_bytes() == b"first"
+
+
+def test_a_bundle_with_a_damaged_file_is_replaced(tmp_path: Path, dense_bundle: Bundle):
+    target = tmp_path / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+    (target / "payload").write_bytes(b"damaged")
+    write_bundle(target, dense_bundle, b"second")
+    open_bundle(target)
+
+
+def test_a_bundle_whose_manifest_was_altered_is_not_replaced(tmp_path: Path, dense_bundle: Bundle):
+    target = tmp_path / "b.tied"
+    write_bundle(target, dense_bundle, b"first")
+    with (target / MANIFEST).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(UsageError, match="no bundle"):
+        write_bundle(target, dense_bundle, b"second")
 
 
 def test_a_kill_in_the_middle_leaves_the_old_bundle_whole(tmp_path: Path, dense_bundle: Bundle):

@@ -110,10 +110,11 @@ def test_a_pickle_that_would_run_code_is_refused_and_nothing_runs(place: str, pa
     assert not trace.exists()
 
 
-def test_a_bare_pickle_is_refused_and_nothing_runs(path: Path):
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_is_refused_and_nothing_runs(protocol: int, path: Path):
     trace = path.parent / "pwned"
-    path.write_bytes(pickle.dumps(Hostile(trace)))
-    refused(path, "unreadable|refused")
+    path.write_bytes(pickle.dumps(Hostile(trace), protocol))
+    refused(path, "refused")
     assert not trace.exists()
 
 
@@ -239,3 +240,14 @@ def test_weights_of_another_type_are_refused(dtype: torch.dtype, path: Path):
     content["state"]["layers.0.weight"] = content["state"]["layers.0.weight"].to(dtype)
     torch.save(content, path)
     assert refused(path, "not a float32 tensor").got == dtype
+
+
+@pytest.mark.parametrize("name", ["layers.0.weight", "samples"])
+def test_a_sparse_tensor_is_refused(name: str, path: Path):
+    content = payload(path)
+    table = content if name == "samples" else content["state"]
+    table[name] = table[name].to_sparse()
+    torch.save(content, path)
+    error = refused(path, "not a dense tensor")
+    assert name in str(error.where)
+    assert "sparse" in str(error.got)

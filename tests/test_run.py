@@ -113,12 +113,38 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
-@pytest.mark.parametrize(
-    "write",
-    [_pickled, _archived, _cut, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"PK\3\4"),
-     lambda p: p.mkdir(), lambda p: None],
-    ids=["pickle", "npz", "cut", "empty", "zip", "directory", "missing"],
-)  # fmt: skip
+def _header_cut(path: Path) -> None:
+    np.save(path, np.zeros((2, 20), np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(2, 20), }", b"(2, 20,   "))
+
+
+def _declaring(shape: bytes):
+    def write(path: Path) -> None:
+        np.save(path, np.zeros((2, 20), np.float32))
+        declared = b"(2, 20), }" + b" " * 20
+        content = path.read_bytes()
+        assert declared in content
+        path.write_bytes(content.replace(declared, (shape + b", }").ljust(len(declared))))
+
+    return write
+
+
+NO_ARRAYS = {
+    "pickle": _pickled,
+    "npz": _archived,
+    "cut": _cut,
+    "cut header": _header_cut,
+    "285 TiB": _declaring(b"(4000000000000, 20)"),
+    "more than 64 bits": _declaring(b"(9999999999999999999999,)"),
+    "negative": _declaring(b"(-2, -20)"),
+    "empty": lambda path: path.write_bytes(b""),
+    "zip": lambda path: path.write_bytes(b"PK\3\4"),
+    "directory": lambda path: path.mkdir(),
+    "missing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("write", NO_ARRAYS.values(), ids=NO_ARRAYS)
 def test_what_is_no_array_file_is_refused_and_nothing_in_it_runs(
     write, dense_bundle: Bundle, source: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -144,6 +170,11 @@ def test_a_failed_write_leaves_the_old_output(dense_bundle: Bundle, source: Path
         run(dense_bundle.path, "encode", source, target)
     assert target.read_bytes() == before
     assert sorted(os.listdir(source.parent)) == ["input.npy", "z.npy"]
+
+
+def test_an_input_may_be_its_own_output(dense_bundle: Bundle, source: Path):
+    np.save(source, np.zeros((3, 20), np.float32))
+    assert np.load(run(dense_bundle.path, "encode", source, source)).shape == (3, 7)
 
 
 def test_other_faults_have_their_own_errors(dense_bundle: Bundle, source: Path):

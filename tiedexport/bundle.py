@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
-import os
-import shutil
 import stat
-import tempfile
-import zipfile
-import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -18,12 +12,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 import numpy as np
 
+from tiedexport.atomic import replacing_directory
 from tiedexport.errors import BundleError, UsageError
 from tiedexport.manifest import FileRecord, Manifest, decode_manifest, encode_manifest
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tiedexport.spec import TensorSpec
 
 T = TypeVar("T")
 Check = Literal["hash", "size"]
@@ -58,9 +55,22 @@ class Bundle:
         return self.path / self._of_precision(self.manifest.weights, precision)
 
     def weights(self, precision: Precision) -> dict[str, np.ndarray]:
-        """Every parameter of a precision by name, as views of one shared read-only memory map."""
+        """Every parameter of a precision by name, as views of one shared read-only memory map.
+
+        Raises:
+            BundleError: the bundle does not hold the precision, or a weight that it speaks of.
+        """
         if precision not in self._weights:
-            self._weights[precision] = map_safetensors(self.weights_path(precision))
+            path = self.weights_path(precision)
+            weights = map_safetensors(path)
+            if absent := self.manifest.weight_names(precision) - weights.keys():
+                raise BundleError(
+                    "weights that the manifest names are not stored",
+                    where=path,
+                    got=", ".join(sorted(absent)),
+                    expected=", ".join(weights),
+                )
+            self._weights[precision] = weights
         return self._weights[precision]
 
     @cached_property
@@ -69,9 +79,14 @@ class Bundle:
         where = self.path / self.manifest.golden
         try:
             with where.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                golden = dict(arrays)
+        # Damage also makes numpy and zipfile raise TokenError, MemoryError, BadZipFile, ...
+        except Exception as error:
             raise BundleError("unreadable golden pairs", where=where, got=str(error)) from error
+        for stage in self.manifest.stages:
+            for spec in (*stage.inputs, *stage.outputs):
+                _refuse_unfit(golden.get(spec.name), spec, where)
+        return golden
 
     def _of_precision(self, table: dict[Precision, T], precision: Precision) -> T:
         if precision not in table:
@@ -83,6 +98,16 @@ class Bundle:
                 hint=f"tiedexport build model.pt --precision {','.join([*table, precision])}",
             )
         return table[precision]
+
+
+def _refuse_unfit(values: np.ndarray | None, spec: TensorSpec, where: Path) -> None:
+    if values is None or values.shape[1:] != spec.element_shape or not values.size:
+        raise BundleError(
+            "the golden pairs do not fit the stages",
+            where=where,
+            got="nothing of this name" if values is None else f"shape {list(values.shape)}",
+            expected=str(spec),
+        )
 
 
 def open_bundle(path: str | Path, check: Check = "hash") -> Bundle:
@@ -212,31 +237,40 @@ def map_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def staging_directory(target: Path) -> Iterator[Path]:
-    """A directory beside `target` to write into; it takes the target's place whole, or not at all.
+    """A directory to write a bundle into; it takes the target's place whole, or not at all.
 
     Where `target` is a link, it stays one, and what it leads to is replaced.
 
     Raises:
-        UsageError: `target` exists and is no bundle, so it is not ours to replace.
+        UsageError: `target` exists and is no bundle whose manifest is sound, or holds files that
+            the manifest does not list, so it is not ours to replace.
     """
-    target = target.resolve()
-    if target.exists() and not (target / MANIFEST).is_file():
+    if target.exists():
+        _refuse_to_replace_what_is_not_ours(target)
+    with replacing_directory(target) as staging:
+        yield staging
+
+
+def _refuse_to_replace_what_is_not_ours(target: Path) -> None:
+    manifest = target / MANIFEST
+    try:
+        ours = decode_manifest(manifest.read_bytes(), manifest).files.keys() | {MANIFEST}
+    except (BundleError, OSError) as error:
         raise UsageError(
             "will not replace something that is no bundle",
             where=target,
+            got=error.what if isinstance(error, BundleError) else f"no {MANIFEST} in it",
             hint="choose another -o, or remove it yourself",
+        ) from error
+    found = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
+    foreign = sorted({path.relative_to(target).as_posix() for path in found} - ours)
+    if foreign:
+        raise UsageError(
+            "will not replace a bundle with files in it that are not its own",
+            where=target,
+            got=", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if foreign[5:] else ""),
+            hint="move them elsewhere, or choose another -o",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield staging
-        for file in (*staging.rglob("*"), staging):
-            file.chmod(0o755 if file.is_dir() else 0o644)
-            _sync(file)
-        _take_place(staging, target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_manifest(staging: Path, make: Callable[[dict[str, FileRecord]], Manifest]) -> Manifest:
@@ -249,23 +283,3 @@ def write_manifest(staging: Path, make: Callable[[dict[str, FileRecord]], Manife
     manifest = make(files)
     (staging / MANIFEST).write_bytes(encode_manifest(manifest))
     return manifest
-
-
-def _take_place(staging: Path, target: Path) -> None:
-    """Rename atomically; an old bundle is exchanged for the new one and removed afterwards."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    at_cwd, exchange = -100, 2
-    names = os.fsencode(staging.absolute()), os.fsencode(target.absolute())
-    if libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) != 0:
-        raise OSError(ctypes.get_errno(), "cannot exchange the bundles", str(target))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
-import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from tiedexport.atomic import replacing
 from tiedexport.errors import CheckpointError, RecipeError, UsageError
 from tiedexport.families import StackConfig, TiedStack, config_from, family_named
 from tiedexport.spec import TrainingRecord
@@ -121,6 +121,9 @@ def _refuse_unusable(tensor: Tensor, where: str) -> None:
     if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
         got = getattr(tensor, "dtype", type(tensor).__name__)
         raise CheckpointError("not a float32 tensor", where=where, got=got, expected=torch.float32)
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        got = f"{tensor.layout} on {tensor.device}"
+        raise CheckpointError("not a dense tensor", where=where, got=got, expected=torch.strided)
     if tensor.numel() and not all(torch.isfinite(end) for end in torch.aminmax(tensor)):
         raise CheckpointError("numbers that are not finite", where=where)
 
@@ -138,29 +141,20 @@ def _checkpoint_from(payload: dict[str, Any]) -> Checkpoint:
 
 
 def save_atomically(path: Path, payload: dict[str, Any]) -> None:
-    """`torch.save` beside `path`, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """`torch.save` that replaces the file whole and synced, or not at all."""
+    with replacing(path) as file:
+        torch.save(payload, file)
 
 
 def load_safely(path: str | Path) -> dict[str, Any]:
-    """`torch.load` of plain tensors and values only, memory-mapped.
+    """`torch.load` of plain tensors and values only, memory-mapped where its format allows.
 
     Raises:
         CheckpointError: missing, damaged, or a pickle with anything else in it.
     """
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mmap = zipfile.is_zipfile(path)  # which a bare pickle is not
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise CheckpointError(
             "no such checkpoint",

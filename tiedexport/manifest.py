@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from tiedexport.errors import BundleError
-from tiedexport.spec import Precision, StageSpec, Tie, TrainingRecord
+from tiedexport.spec import WEIGHTED_OPS, Precision, StageSpec, Tie, TrainingRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SCHEMA = 1
 """The newest schema that this release writes; it reads this one and every earlier one."""
@@ -124,6 +129,15 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         known = ", ".join(stage.name for stage in self.stages)
         raise BundleError("no such stage", where=self.name, got=name, expected=known)
 
+    def weight_names(self, precision: Precision) -> set[str]:
+        """Every weight that a layer, or an engine of this precision, reads."""
+        layers = [layer for stage in self.stages for layer in stage.layers]
+        bound = [b for plan in self.plans if plan.precision == precision for b in plan.bindings]
+        return {
+            *(name for layer in layers for name in (layer.weight, layer.bias) if name is not None),
+            *(binding.name for binding in bound if binding.role == "weight"),
+        }
+
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON whose last member is the SHA-256 of all bytes before that member."""
@@ -133,10 +147,11 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(raw: bytes, where: object) -> Manifest:
-    """Check the digest, then the schema, then every field and file name.
+    """Check the digest, then the schema, then every field and file name, then that they agree.
 
     Raises:
-        BundleError: the bytes are damaged, of a newer schema, or name a file outside the bundle.
+        BundleError: the bytes are damaged, of a newer schema, contradict themselves, or name a
+            file outside the bundle.
     """
     body, key, tail = raw.rpartition(_DIGEST_KEY)
     digest = hashlib.sha256(body).hexdigest()
@@ -149,9 +164,9 @@ def decode_manifest(raw: bytes, where: object) -> Manifest:
             hint="copy the bundle again, or rebuild it: tiedexport build model.pt",
         )
     try:
-        _refuse_newer_schema(body + b"\n}", where)
+        _refuse_another_schema(body + b"\n}", where)
         manifest = msgspec.json.decode(body + b"\n}", type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError("the manifest is not valid", where=where, got=str(error)) from error
     named = {
         manifest.golden,
@@ -163,24 +178,64 @@ def decode_manifest(raw: bytes, where: object) -> Manifest:
         raise BundleError("files without a digest", where=where, got=", ".join(sorted(missing)))
     for name in manifest.files:
         _refuse_unsafe_name(name, where)
+    if faults := list(_contradictions(manifest)):
+        raise BundleError("the manifest contradicts itself", where=where, got="; ".join(faults[:3]))
     return manifest
 
 
-def _refuse_newer_schema(document: bytes, where: object) -> None:
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    """What the types cannot tell: fields that readers combine without looking again."""
+    stages = {stage.name: stage for stage in manifest.stages}
+    if not stages or len(stages) != len(manifest.stages):
+        yield "no stage, or two of one name"
+    if not manifest.weights or manifest.weights.keys() != manifest.graphs.keys():
+        yield "weights and graphs of different precisions, or none"
+    for precision, graphs in manifest.graphs.items():
+        if graphs.keys() != stages.keys():
+            yield f"graphs in {precision} of {', '.join(graphs)}, stages {', '.join(stages)}"
+    for stage in manifest.stages:
+        yield from _contradictions_of(stage, manifest)
+    for plan in manifest.plans:
+        if plan.stage not in stages or plan.precision not in manifest.weights:
+            yield f"{plan.file} is of an unknown stage or precision"
+
+
+def _contradictions_of(stage: StageSpec, manifest: Manifest) -> Iterator[str]:
+    if (len(stage.inputs), len(stage.outputs)) != (1, 1):
+        yield f"stage {stage.name} has not exactly one input and one output"
+    for spec in (*stage.inputs, *stage.outputs):
+        batch, *element = spec.shape or (0,)
+        if not isinstance(batch, str) or not all(isinstance(n, int) and n > 0 for n in element):
+            yield f"{spec}: the batch axis alone is dynamic, and the first"
+        elif stage.name == "autoencoder" and math.prod(spec.element_shape) != math.prod(
+            manifest.sample_shape
+        ):
+            yield f"{spec} does not hold a sample of {list(manifest.sample_shape)}"
+    for layer in stage.layers:
+        if layer.op in WEIGHTED_OPS and layer.weight is None:
+            yield f"a {layer.op} layer of stage {stage.name} has no weight"
+
+
+def _refuse_another_schema(document: bytes, where: object) -> None:
     class Header(Struct):
         schema: int
         generator: str
 
     header = msgspec.json.decode(document, type=Header)
-    if not 1 <= header.schema <= SCHEMA:
-        version = header.generator.rpartition(" ")[2]
-        raise BundleError(
-            "the bundle was written by a newer tiedexport",
-            where=where,
-            got=f"schema {header.schema} of {header.generator}",
-            expected=f"schema 1 to {SCHEMA}",
-            hint=f"pip install 'tiedexport>={version}'",
-        )
+    if 1 <= header.schema <= SCHEMA:
+        return
+    version = re.fullmatch(r"tiedexport (\d+(\.\d+)*((a|b|rc)\d+)?)", header.generator)
+    raise BundleError(
+        "the bundle was written by a newer tiedexport"
+        if header.schema > SCHEMA
+        else "the bundle has a schema that never was",
+        where=where,
+        got=f"schema {header.schema} of {header.generator!r}",
+        expected=f"schema 1 to {SCHEMA}",
+        hint=f"pip install 'tiedexport>={version[1]}'"
+        if version and header.schema > SCHEMA
+        else "pip install --upgrade tiedexport",
+    )
 
 
 def _refuse_unsafe_name(name: str, where: object) -> None:

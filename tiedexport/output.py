@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from tiedexport import atomic
 from tiedexport.errors import EXIT_CHECK_FAILED, EXIT_MISSING
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Output:
             from tiedexport.results import to_json
 
             if self._for_people:
-                self._json_file.write_bytes(to_json(result))
+                atomic.write(self._json_file, to_json(result))
             else:
                 click.echo(to_json(result), nl=False)
         if self._for_people and print_tables is not None:

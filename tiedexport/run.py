@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiedexport.atomic import replacing
 from tiedexport.data.pixels import channels_first
 from tiedexport.errors import ArrayError, DataError, UsageError
 from tiedexport.session import open_session
@@ -70,14 +69,17 @@ def run(
             )
         shaped = array.reshape(len(array), *spec.element_shape).astype(spec.dtype.dtype)
         result = session.run(verb, shaped)
-    return _write(Path(output), result)
+    with replacing(Path(output)) as file:
+        np.save(file, result)
+    return Path(output)
 
 
 def _read(path: Path) -> np.ndarray:
+    """Map an array of floating-point numbers; what its header declares takes no memory."""
     try:
-        with path.open("rb") as file:
-            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    # Damage also makes numpy raise SyntaxError, TokenError, MemoryError, OverflowError, ...
+    except Exception as error:
         raise DataError(
             "not an .npy array", where=path, got=str(error), hint="numpy.save writes one"
         ) from error
@@ -89,17 +91,3 @@ def _read(path: Path) -> np.ndarray:
             expected="float32, scaled as the training data was (images: / 255)",
         )
     return array
-
-
-def _write(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.save(file, array)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiedexport import atomic
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.report.images import as_images, require_matplotlib
 from tiedexport.report.pictures import reconstruction_grid, training_curves
@@ -46,7 +47,6 @@ def report(
     training = train.record if train is not None else opened.manifest.training
     page = content.page(opened, verify, bench, training)
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(html.document(page), encoding="utf-8")
+    atomic.write(output, html.document(page).encode())
     markdown.write(page, output.with_suffix(".md"))
     return output

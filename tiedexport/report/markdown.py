@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from tiedexport import atomic
 from tiedexport.report import pictures
 from tiedexport.report.page import Chart, Commands, Fold, Reasons, Strip
 from tiedexport.report.tables import Table
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 def write(page: Page, path: Path) -> None:
     """Write `path` and its pictures, which go into the folder `<stem>-pictures`."""
     folder = path.with_name(f"{path.stem}-pictures")
-    folder.mkdir(exist_ok=True)
     answers = Table(
         ("question", "answer", ""),
         tuple((answer.question, answer.figure, answer.detail) for answer in page.answers),
@@ -30,7 +30,7 @@ def write(page: Page, path: Path) -> None:
     for section in page.sections:
         parts += [f"## {text(section.title)}", text(section.text)]
         parts += [_block(block, folder) for block in section.blocks]
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    atomic.write(path, ("\n\n".join(parts) + "\n").encode())
 
 
 def text(plain: str) -> str:
@@ -67,7 +67,7 @@ def _strip(strip: Strip, folder: Path) -> str:
 
 def _image(folder: Path, name: str, alt: str, png: bytes) -> str:
     file = folder / f"{name}.png"
-    file.write_bytes(png)
+    atomic.write(file, png)
     return f"![{text(alt)}]({quote(folder.name)}/{quote(file.name)})"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiedexport import atomic
 from tiedexport.report.images import mosaic, require_matplotlib
 from tiedexport.report.tables import contender, seconds, size, tail
 
@@ -258,7 +259,7 @@ def training_curves(
     Raises:
         MissingRuntimeError: matplotlib is not installed.
     """
-    path.write_bytes(png(training_chart(train_loss, validation_rmse)))
+    atomic.write(path, png(training_chart(train_loss, validation_rmse)))
 
 
 def reconstruction_grid(path: Path, rows: Mapping[str, np.ndarray]) -> None:
@@ -271,7 +272,7 @@ def reconstruction_grid(path: Path, rows: Mapping[str, np.ndarray]) -> None:
     Raises:
         MissingRuntimeError: matplotlib is not installed.
     """
-    path.write_bytes(png(grid_chart(rows)))
+    atomic.write(path, png(grid_chart(rows)))
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
