@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -222,32 +221,6 @@ def test_a_missing_library_is_named_with_what_to_install(
         data.load(source)
     assert caught.value.hint == "pip install 'tiedexport[train]'"
     assert caught.value.exit_code == 3
-
-
-@pytest.mark.parametrize("source", ["synthetic-digits", "sklearn-digits", "file"])
-def test_a_record_that_went_through_json_loads_the_same_data(tmp_path, source) -> None:
-    origin = saved(tmp_path, floats(50, 3)) if source == "file" else source
-    first = data.load(origin, train=30, held_back=20, seed=5)
-    record = msgspec.json.decode(msgspec.json.encode(first.record), type=type(first.record))
-    again = data.reload(record)
-    assert again.record == first.record
-    np.testing.assert_array_equal(again.test, first.test)
-
-
-@pytest.mark.parametrize("change", ["a value", "the order", "the shape"])
-def test_reload_refuses_data_that_has_changed(tmp_path, change) -> None:
-    array = floats(10, 2, 3)
-    path = saved(tmp_path, array)
-    record = data.load(path).record
-    changed = {
-        "a value": np.where(np.arange(60).reshape(10, 2, 3) == 59, 0.125, array),
-        "the order": array[::-1],
-        "the shape": array.reshape(10, 3, 2),
-    }[change].astype("float32")
-    np.save(path, changed)
-    with pytest.raises(DataError, match="changed since the model was trained") as caught:
-        data.reload(record)
-    assert record.sha256 in str(caught.value)
 
 
 def test_the_digest_covers_every_part(tmp_path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 NAMES = ("synthetic-digits", "sklearn-digits")
 SYNTHETIC_SAMPLES = 5_000
 """How many synthetic digits there are for training, and as many held back, unless told."""
+
+RELOAD_LIMIT_SAMPLES = 200_000
+RELOAD_LIMIT_BYTES = 1 << 30
+"""The most synthetic digits (about 20 s), and the largest file, that `reload` takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +92,27 @@ def load(
 def reload(record: DataRecord) -> DataSet:
     """Load the data of a record again, and only that data.
 
+    A record can come from a stranger, in a bundle. So nothing is read on its word but a named data
+    set or a regular file, either of a bounded size; whoever wants more calls `load`.
+
     Raises:
-        DataError: as `load`, or the data is no longer what it was.
+        DataError: as `load`, or the data is no longer what it was, or is not read on a record's
+            word, or the record's options are none of `load`.
         MissingRuntimeError: as `load`.
     """
-    data = load(record.source, **record.options)
+    if reason := _reason_for_mistrust(record):
+        raise DataError(
+            f"the data is not loaded on the record's word alone: {reason}",
+            where=record.source,
+            expected="a named data set, or a regular file, of ordinary size",
+            hint="pass --data if you trust it",
+        )
+    try:
+        data = load(record.source, **record.options)
+    except (UsageError, OSError) as error:
+        raise DataError(
+            "the record of the data cannot be followed", where=record.source, got=str(error)
+        ) from error
     if data.record.sha256 != record.sha256:
         raise DataError(
             "the data has changed since the model was trained",
@@ -103,6 +124,18 @@ def reload(record: DataRecord) -> DataSet:
             else "bring the original data back to this path, or train again",
         )
     return data
+
+
+def _reason_for_mistrust(record: DataRecord) -> str | None:
+    if unknown := record.options.keys() - {"train", "held_back", "seed"}:
+        return f"it has the unknown options {', '.join(sorted(unknown))}"
+    if record.source in NAMES:
+        samples = record.options.get("train", 0) + record.options.get("held_back", 0)
+        return f"{samples} samples" if samples > RELOAD_LIMIT_SAMPLES else None
+    if os.path.isdir(record.source):
+        return "it is a folder"
+    size_bytes = os.path.getsize(record.source) if os.path.isfile(record.source) else 0
+    return f"a file of {size_bytes} bytes" if size_bytes > RELOAD_LIMIT_BYTES else None
 
 
 def _read(source: str | Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
