@@ -65,7 +65,7 @@ def cli() -> None:
     """Train, export, verify and deploy weight-tied networks: one copy of every weight.
 
     Exit codes: 0 done, 1 the check failed, 2 usage, 3 a required runtime is missing or nothing
-    could run, 4 bad input file, 5 internal error.
+    could run, 4 bad input file, 5 internal error, 130 interrupted.
     """
 
 
@@ -91,7 +91,8 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan o
 @click.option("-o", "--output", type=_PATH, default="model.pt", show_default=True)
 @click.option("--data", help="A data set's name or path in place of the recipe's.")
 @click.option("--epochs", type=click.IntRange(min=1), help="In place of the recipe's.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+              help="auto takes the GPU where there is one.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training.")
 @click.option("--seed", type=click.IntRange(min=0), help="In place of the recipe's.")
 @_dry_run_option
@@ -123,7 +124,7 @@ def train(quiet: bool, json_file: Path | None, dry_run: bool, **arguments: Any) 
 )
 @click.option("--weights", type=click.Choice(["shared", "baked"]), default="shared",
               show_default=True, help="Engines take weights as inputs, or hold them.")  # fmt: skip
-@click.option("--opset", type=int, default=22, show_default=True)
+@click.option("--opset", type=click.IntRange(18, 23), default=22, show_default=True)
 @click.option("--io-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @_dry_run_option
 @_json_option
@@ -135,6 +136,8 @@ def build(
     from tiedexport import export as verb
     from tiedexport.report import terminal
 
+    if "none" in target and len(target) > 1:
+        raise click.UsageError("--target none goes with no other target")
     arguments["target"] = () if target == ("none",) else target or None
     if dry_run:
         click.echo(verb.plan(**arguments))
@@ -149,7 +152,7 @@ def build(
 
 @cli.command()
 @click.argument("bundle", metavar="NAME.TIED", type=_PATH)
-@click.option("--runtime", multiple=True, help="Only this one; repeat for more.")
+@click.option("--runtime", multiple=True, help="Only this one (see doctor); repeat for more.")
 @click.option("--require", multiple=True, help="Exit 3 unless this one ran; repeat for more.")
 @click.option("--data", help="Where the test set is; default: where the training found it.")
 @_json_option
@@ -167,7 +170,7 @@ def verify(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
 
 @cli.command()
 @click.argument("bundle", metavar="NAME.TIED", type=_PATH)
-@click.option("--runtime", multiple=True, help="Only this one; repeat for more.")
+@click.option("--runtime", multiple=True, help="Only this one (see doctor); repeat for more.")
 @click.option("--stage", multiple=True, default=("autoencoder",), show_default=True,
               help="encoder, decoder or autoencoder; repeat for more.")  # fmt: skip
 @click.option("--batch", callback=_comma_separated(int), default="1,8,64,256",
@@ -278,6 +281,7 @@ def _exit_code(arguments: list[str] | None) -> int:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; whatever was not finished is as it was before", err=True)
         return _INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tiedexport"):

@@ -12,13 +12,14 @@ from tiedexport.assembly import STAGES, Assembly, engine_precisions
 from tiedexport.bundle import MANIFEST, open_bundle, staging_directory
 from tiedexport.checkpoint import Checkpoint, load_checkpoint
 from tiedexport.engines import Weights
-from tiedexport.errors import UsageError
+from tiedexport.errors import MissingRuntimeError, UsageError
 from tiedexport.progress import Progress
 from tiedexport.results import BuildResult
 from tiedexport.spec import Precision, precisions_from
+from tiedexport.trace import OPSETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tiedexport.bundle import Bundle
     from tiedexport.results import EngineOutcome
@@ -98,9 +99,22 @@ def build(
             loaded, staging, order.output.stem, order.opset, order.io_dtype, order.weights
         )
         _assemble(assembly, order, progress)
+        _refuse_to_replace(order, assembly.outcomes)
     bundle = open_bundle(order.output, check="size")
     seconds = time.perf_counter() - start
     return result_from(bundle, assembly.outcomes, seconds, asked_for=order.targets_asked_for)
+
+
+def _refuse_to_replace(order: Order, outcomes: Sequence[EngineOutcome]) -> None:
+    """A bundle that stands is not replaced by one that lacks an engine which was asked for."""
+    lacking = [engine for engine in outcomes if engine.status != "passed"]
+    if order.targets_asked_for and lacking and order.output.exists():
+        raise MissingRuntimeError(
+            "an engine that was asked for was not built; the bundle that stands is left as it was",
+            where=order.output,
+            got="; ".join(dict.fromkeys(f"{e.target}: {e.reason}" for e in lacking)),
+            hint="take another -o, or --target none",
+        )
 
 
 def result_from(
@@ -185,6 +199,9 @@ def order_from(
         raise UsageError("unknown weights mode", got=repr(weights), expected="shared or baked")
     if io_dtype not in ("fp32", "fp16"):
         raise UsageError("unknown I/O dtype", got=repr(io_dtype), expected="fp32 or fp16")
+    if opset not in OPSETS:
+        expected = f"{OPSETS.start} to {OPSETS.stop - 1}"
+        raise UsageError("unsupported opset", got=opset, expected=expected)
     asked = target if target is not None else (recipe.get("targets") or None)
     targets = tuple(asked) if asked is not None else engines.default_targets()
     for name in targets:
@@ -192,7 +209,9 @@ def order_from(
     return Order(
         checkpoint=Path(checkpoint),
         output=Path(output) if output is not None else Path(checkpoint).with_suffix(".tied"),
-        precisions=precisions_from(precision or recipe.get("precisions") or "fp32,fp16"),
+        precisions=precisions_from(
+            precision if precision is not None else recipe.get("precisions") or "fp32,fp16"
+        ),
         targets=targets,
         targets_asked_for=asked is not None,
         weights=weights,

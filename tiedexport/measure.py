@@ -74,7 +74,10 @@ def bench(
     if not batch or min(batch) < 1:
         raise UsageError("batch sizes must be positive", got=list(batch))
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    stages = [bundle.manifest.stage(STAGE_OF_VERB.get(name, name)).name for name in stage]
+    stages = [STAGE_OF_VERB.get(name, name) for name in stage]
+    known = [spec.name for spec in bundle.manifest.stages]
+    if unknown := [name for name in stages if name not in known]:
+        raise UsageError("unknown stage", got=", ".join(unknown), expected=", ".join(known))
     rows = list(_rows(bundle, runtime))
     latencies: list[Latency] = []
     try:

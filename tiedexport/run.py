@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiedexport.atomic import replacing
-from tiedexport.data.pixels import channels_first
+from tiedexport.data.pixels import channels_first, unit_interval
 from tiedexport.errors import ArrayError, DataError, UsageError
 from tiedexport.session import open_session
 from tiedexport.spec import STAGE_OF_VERB
@@ -35,7 +35,8 @@ def run(
         bundle: path of the bundle.
         verb: "encode", "decode" or "reconstruct".
         input: an `.npy` file [n, ...] of the stage's input; samples may have their original shape
-            (28×28 for a model of 784 inputs), and any floating type, which is converted.
+            (28×28 for a model of 784 inputs) and any floating type, which is converted; uint8
+            images are divided by 255, as they are for training.
         output: the `.npy` file to write.
         runtime: a name that `tiedexport doctor` lists, or "auto" for the best one here.
         precision: "fp32", "fp16" or "bf16"; by default the runtime's best that the bundle holds.
@@ -53,7 +54,7 @@ def run(
     """
     if verb not in STAGE_OF_VERB:
         raise UsageError("unknown verb", got=repr(verb), expected=", ".join(STAGE_OF_VERB))
-    array = _read(Path(input))
+    array = _read(Path(input), images=verb != "decode")
     with open_session(
         bundle, runtime=runtime, precision=precision, memory=memory, threads=threads
     ) as session:
@@ -74,7 +75,7 @@ def run(
     return Path(output)
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, *, images: bool) -> np.ndarray:
     """Map an array of floating-point numbers; what its header declares takes no memory."""
     try:
         array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
@@ -83,11 +84,14 @@ def _read(path: Path) -> np.ndarray:
         raise DataError(
             "not an .npy array", where=path, got=str(error), hint="numpy.save writes one"
         ) from error
+    if images and array.dtype in (np.uint8, np.bool_):
+        return unit_interval(array)
     if not np.issubdtype(array.dtype, np.floating):
         raise DataError(
             "not an array of floating-point numbers",
             where=path,
             got=array.dtype,
-            expected="float32, scaled as the training data was (images: / 255)",
+            expected="float32, scaled as the training data was"
+            + (", or images in uint8" if images else ""),
         )
     return array

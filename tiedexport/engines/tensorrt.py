@@ -263,17 +263,17 @@ def _translated(handle: trt.Handle, request: EngineRequest) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            baked = f"tiedexport build model.pt --target {request.target} --weights baked"
+            baked = "try --weights baked, or another --precision for this target"
             raise RuntimeFailedError(
                 f"{handle.package} {handle.version} cannot build this engine",
                 where=_where(request),
                 got="; ".join(dict.fromkeys([str(error), *logged])),
-                hint=baked if request.weights == "shared" else "tiedexport doctor",
+                hint=baked if request.weights == "shared" else "try another --precision",
             ) from error
 
 
 def _where(request: EngineRequest) -> str:
-    graph = "" if isinstance(request.graph, bytes) else f" from {request.graph}"
+    graph = "" if isinstance(request.graph, bytes) else f" from {request.graph.name}"
     return f"{request.stage.name} in {request.precision} for {request.target}{graph}"
 
 
