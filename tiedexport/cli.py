@@ -15,12 +15,13 @@ from click.shell_completion import get_completion_class
 
 import tiedexport
 from tiedexport import errors
-from tiedexport.output import Output
+from tiedexport.output import Output, writable_place
 
 if TYPE_CHECKING:
     from tiedexport.progress import Progress
 
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_READER_GONE = 141  # 128 + SIGPIPE: what `| head` makes of every other tool
 _PATH = click.Path(path_type=Path)
 
 
@@ -65,7 +66,7 @@ def cli() -> None:
     """Train, export, verify and deploy weight-tied networks: one copy of every weight.
 
     Exit codes: 0 done, 1 the check failed, 2 usage, 3 a required runtime is missing or nothing
-    could run, 4 bad input file, 5 internal error, 130 interrupted.
+    could run, 4 bad input file, 5 internal error, 130 interrupted, 141 nobody reads on.
     """
 
 
@@ -80,9 +81,8 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_json_option = click.option(
-    "--json", "json_file", type=_PATH, help="Also write the result as JSON; - is standard output."
-)
+_json_option = click.option("--json", "json_file", type=_PATH, callback=writable_place,
+                            help="Also write the result as JSON; - is standard output.")  # fmt: skip
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan of work only.")
 
 
@@ -283,6 +283,8 @@ def _exit_code(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; whatever was not finished is as it was before", err=True)
         return _INTERRUPTED
+    except SystemExit:  # how click and rich leave when the other end of a pipe has closed
+        return _READER_GONE
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tiedexport"):
             return _internal_error()
@@ -290,7 +292,8 @@ def _exit_code(arguments: list[str] | None) -> int:
         click.echo("  next:     pip install 'tiedexport[train]'", err=True)
         return errors.EXIT_MISSING
     except OSError as error:
-        click.echo(f"error: {error.strerror}: {error.filename}", err=True)
+        # Only standard output has no name here: whoever writes a file names it.
+        click.echo(f"error: {error.strerror}: {error.filename or 'standard output'}", err=True)
         return errors.EXIT_BAD_INPUT
     except Exception:
         return _internal_error()

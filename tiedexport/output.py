@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="Struct")
 
 
+def writable_place(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> Path | None:
+    """A callback for an option that names a file: a mistake shows before hours of work, not after.
+
+    Raises:
+        click.BadParameter: the file's folder does not exist, or the file is one.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"no folder {path.parent} to write {path.name} into")
+    if path is not None and path.is_dir():
+        raise click.BadParameter(f"{path} is a folder")
+    return path
+
+
 class Output:
     """Standard output, and a JSON file where one was asked for.
 
