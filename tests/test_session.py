@@ -1,4 +1,4 @@
-"""Opening a session: what is asked for reaches the runtime, and leaving it frees the runtime."""
+"""Opening a session: what is asked for reaches the runtime, and no other takes its place."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from recording_runtime import Recording, recording_runtimes
 
-from tiedexport import session as module
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.errors import BundleError, MissingRuntimeError
-from tiedexport.results import Availability
+from tiedexport.errors import BundleError, MissingRuntimeError, RuntimeFailedError
 from tiedexport.runtimes import Options
 from tiedexport.session import open_session
 from tiedexport.spec import Precision
@@ -23,53 +22,9 @@ if TYPE_CHECKING:
 FP32, FP16, BF16 = Precision
 
 
-class Recording:
-    """A runtime that writes down what it is asked, and answers with zeros."""
-
-    rank, slow = 0, False
-    accumulation = dict.fromkeys(Precision, FP32)
-
-    def __init__(
-        self,
-        name: str = "recording",
-        *,
-        reason: str = "",
-        precisions: tuple[Precision, ...] = (FP16, FP32),
-        refused: tuple[Precision, ...] = (),
-    ) -> None:
-        self.name, self._reason, self.precisions = name, reason, precisions
-        self._refused = refused
-        self.opened: list[tuple[Bundle, Precision, Options]] = []
-        self.closed = 0
-
-    def availability(self) -> Availability:
-        return Availability(not self._reason, "1.0", self._reason)
-
-    def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
-        return f"{self.name} refuses {precision}" if precision in self._refused else None
-
-    def open(self, bundle: Bundle, precision: Precision, options: Options) -> SimpleNamespace:
-        self.opened.append((bundle, precision, options))
-
-        def run(stage, x, out):
-            return np.zeros((len(x), *stage.outputs[0].element_shape), np.float32)
-
-        return SimpleNamespace(run=run, close=self._close)
-
-    def _close(self) -> None:
-        self.closed += 1
-
-
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch):
-    """Makes the given runtimes the only ones, in the order of their rank."""
-
-    def put(*rows: Recording) -> None:
-        table = {row.name: row for row in rows}
-        monkeypatch.setattr(module, "all_runtimes", lambda: table)
-        monkeypatch.setattr(module, "runtime_named", table.__getitem__)
-
-    return put
+    return recording_runtimes(monkeypatch)
 
 
 def test_options_reach_the_runtime_as_they_were_asked(dense_bundle: Bundle, install):
@@ -114,6 +69,27 @@ def test_a_runtime_asked_for_by_name_is_never_replaced(dense_bundle: Bundle, ins
     assert not able.opened
 
 
+def test_auto_goes_on_where_a_runtime_fails_to_start_and_says_so(dense_bundle, install, caplog):
+    broken = Recording("broken", failure=RuntimeFailedError("it failed", got="no kernel"))
+    install(broken, Recording("able"))
+    assert open_session(dense_bundle).runtime == "able"
+    assert "broken is passed over: it failed: no kernel" in caplog.text
+    with pytest.raises(RuntimeFailedError, match="no kernel"):
+        open_session(dense_bundle, runtime="broken")
+
+
+def test_stages_that_no_session_could_serve_open_no_runtime(dense_bundle: Bundle, install):
+    row = Recording()
+    install(row)
+    manifest = SimpleNamespace(
+        precisions=dense_bundle.manifest.precisions,
+        stages=[SimpleNamespace(name="encoder", inputs=(), outputs=())],
+    )
+    with pytest.raises(IndexError):
+        open_session(Bundle(dense_bundle.path, manifest))
+    assert not row.opened
+
+
 def test_a_precision_that_the_bundle_lacks_is_named(dense_bundle: Bundle, install, tmp_path: Path):
     install(Recording())
     with pytest.raises(MissingRuntimeError, match="the bundle holds fp32 only"):
@@ -139,20 +115,6 @@ def test_a_path_is_checked_in_full_and_an_open_bundle_is_taken_as_it_is(
     with pytest.raises(BundleError, match="altered"):
         open_session(str(copied))
     assert open_session(opened).bundle is opened
-
-
-def test_leaving_the_with_statement_closes_whatever_happened(dense_bundle: Bundle, install):
-    row = Recording()
-    install(row)
-
-    def fail_inside() -> None:
-        with open_session(dense_bundle) as session:
-            assert session.encode(np.zeros((2, 20), np.float32)).shape == (2, 7)
-            raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        fail_inside()
-    assert row.closed == 1
 
 
 def test_stages_answer_to_their_names_and_their_verbs(dense_bundle: Bundle):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 import types
-from functools import cache
 
 import pytest
 
@@ -68,7 +68,7 @@ def driver_is(monkeypatch):
             return library
 
         monkeypatch.setattr(ctypes, "CDLL", load)
-        monkeypatch.setattr(trt, "_probe", cache(trt._probe.__wrapped__))
+        monkeypatch.setattr(trt, "_probe", trt.once(trt._probe.__wrapped__))
 
     return put
 
@@ -86,7 +86,7 @@ def package_is(monkeypatch):
         monkeypatch.setattr(trt, "find_spec", lambda name: module)
         monkeypatch.setattr(trt.importlib, "import_module", load)
         # A cache of its own: TensorRT never lets go of the logger in the real one.
-        monkeypatch.setattr(trt, "load", cache(trt.load.__wrapped__))
+        monkeypatch.setattr(trt, "load", trt.once(trt.load.__wrapped__))
 
     return put
 
@@ -151,6 +151,32 @@ def test_importing_the_handle_s_module_loads_no_tensorrt():
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_threads_that_ask_at_once_get_one_value_made_once():
+    made, start = [], threading.Barrier(4)
+    slow = threading.Event()
+
+    @trt.once
+    def make(name: str) -> object:
+        made.append(name)
+        slow.wait(0.05)  # long enough for the others to ask meanwhile
+        return object()
+
+    found = []
+
+    def ask() -> None:
+        start.wait()
+        found.append(make("tensorrt"))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["tensorrt"]
+    assert len({id(value) for value in found}) == 1
+    assert make("tensorrt_rtx") is not found[0]
 
 
 @needs_rtx

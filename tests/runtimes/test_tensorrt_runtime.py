@@ -105,6 +105,19 @@ def test_recorded_device_memory_is_all_freed_when_the_last_session_closes(gpu, b
     assert not DeviceWeights._resident
 
 
+def test_recorded_executions_are_all_closed_after_one_of_them_failed(gpu, bundle):
+    session = session_on(bundle)
+    kept = session.bind("encoder", images(2), np.empty((2, handmade.CODE), np.float32))
+    broken = gpu.streams[-1]
+    broken.capturing = []  # its wait is refused
+    with pytest.raises(RuntimeFailedError, match="STREAM_CAPTURE_UNSUPPORTED"):
+        session.close()
+    del kept
+    _of_the_upload, *executions = gpu.streams
+    assert len(executions) == 4
+    assert [stream for stream in executions if not stream.closed] == [broken]
+
+
 def test_recorded_sessions_that_nobody_closed_are_freed_too(gpu, bundle):
     session_on(bundle).encode(images(1))
     gc.collect()

@@ -1,0 +1,98 @@
+"""The torch rows: what a closed session frees, and the settings that CUDA computes with."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from conftest import inputs_of
+
+from tiedexport.runtimes import Options, runtime_named
+from tiedexport.runtimes import torch as runner
+from tiedexport.session import open_session
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from tiedexport.bundle import Bundle
+
+MATMUL = torch.backends.cuda.matmul
+
+
+def settings() -> tuple[object, ...]:
+    return (
+        torch.backends.cudnn.conv.fp32_precision,
+        MATMUL.allow_fp16_reduced_precision_reduction,
+        MATMUL.allow_bf16_reduced_precision_reduction,
+    )
+
+
+def test_a_closed_session_frees_the_module_though_a_bound_call_is_kept(dense_bundle: Bundle):
+    session = open_session(dense_bundle, runtime="torch", threads=1)
+    x = inputs_of(session, "encoder", 2)
+    call = session.bind("encoder", x, np.empty((2, 7), np.float32))
+    call()
+    module = weakref.ref(session._gate._backend._module)
+    assert module() is not None
+    session.close()
+    gc.collect()
+    assert module() is None
+
+
+def test_a_fake_cuda_session_computes_with_float32_sums_and_restores_the_settings(
+    dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+):
+    import safetensors.torch
+
+    load_file, tensor = safetensors.torch.load_file, torch.tensor
+    monkeypatch.setattr(safetensors.torch, "load_file", lambda path, device: load_file(path))
+    monkeypatch.setattr(torch, "tensor", lambda x, dtype, device: tensor(x, dtype=dtype))
+    before, seen = settings(), []
+    backend = runtime_named("torch-cuda").open(dense_bundle, Precision.FP32, Options())
+    encode = backend._functions["encoder"]
+    backend._functions["encoder"] = lambda x: (seen.append(settings()), encode(x))[1]
+    stage = dense_bundle.manifest.stage("encoder")
+    backend.run(stage, dense_bundle.golden["input"].astype(np.float32), None)
+    assert seen == [("ieee", False, False)]
+    assert settings() == before != seen[0]
+
+
+def test_the_settings_come_back_whatever_they_were_and_whatever_fails():
+    def fail_inside() -> None:
+        with runner._float32_sums():
+            assert settings() == ("ieee", False, False)
+            raise KeyError("mine")
+
+    before = settings()
+    try:
+        for allowed in (True, False):
+            MATMUL.allow_fp16_reduced_precision_reduction = allowed
+            with pytest.raises(KeyError):
+                fail_inside()
+            assert settings() == (before[0], allowed, before[2])
+    finally:
+        MATMUL.allow_fp16_reduced_precision_reduction = before[1]
+
+
+def test_two_threads_never_restore_the_settings_under_each_other():
+    before, seen = settings(), []
+    start = threading.Barrier(2)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(50):
+            with runner._float32_sums():
+                seen.append(settings())
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {("ieee", False, False)}
+    assert len(seen) == 100
+    assert settings() == before
