@@ -31,6 +31,7 @@ def fill(target: Path, content: bytes) -> None:
     with atomic.replacing_directory(target) as staging:
         (staging / "nested").mkdir()
         (staging / "nested" / "payload").write_bytes(content)
+        (staging / "nested" / "payload").chmod(0o600)  # as some libraries leave their files
 
 
 def content_of(target: Path) -> bytes:

@@ -79,7 +79,10 @@ def replacing_directory(target: Path) -> Iterator[Path]:
             stack.enter_context(_locked(staging))
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
+        readable_by = staging.stat().st_mode & 0o666  # what the umask left of everyone
         for path in (*staging.rglob("*"), staging):
+            if path.is_file():
+                path.chmod(readable_by)  # safetensors, for one, lets nobody but the writer read
             _sync(path)
         with _locked(target.parent):
             _take_place(staging, target)

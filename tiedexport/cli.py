@@ -82,7 +82,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _json_option = click.option("--json", "json_file", type=_PATH, callback=writable_place,
-                            help="Also write the result as JSON; - is standard output.")  # fmt: skip
+                            help="Also write the result as JSON; - is stdout.")  # fmt: skip
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan of work only.")
 
 
