@@ -158,6 +158,18 @@ def test_run_writes_the_stage_s_output(folder: Path, verb: str, shape: tuple[int
     assert np.load(folder / "y.npy").shape == shape
 
 
+def test_run_takes_the_images_that_train_takes(folder: Path) -> None:
+    images = np.load(folder / "images.npz")["images"][:4]
+    np.save(folder / "bytes.npy", images)
+    np.save(folder / "floats.npy", images.astype(np.float32) / np.float32(255))
+    for name in ("bytes", "floats"):
+        done = tiedexport(
+            "run", "model.tied", "encode", f"{name}.npy", "-o", f"{name}-z.npy", cwd=folder
+        )
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(folder / "bytes-z.npy"), np.load(folder / "floats-z.npy"))
+
+
 def test_run_decodes_what_it_encoded(folder: Path) -> None:
     np.save(folder / "x.npy", np.random.default_rng(0).random((2, 48), dtype=np.float32))
     for verb, source, target in (
@@ -233,6 +245,21 @@ def test_an_engine_that_was_asked_for_and_cannot_be_built_exits_3_and_leaves_the
     assert tiedexport("inspect", output, cwd=folder).returncode == 0
 
 
+def test_a_bundle_that_stands_survives_a_build_whose_engine_fails(
+    folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "b.tied"
+    assert (
+        tiedexport("build", "model.pt", "-o", output, "--target", "none", cwd=folder).returncode
+        == 0
+    )
+    before = (output / "manifest.json").read_bytes()
+    done = tiedexport("build", "model.pt", "-o", output, "--target", "rtx:sm999", cwd=folder)
+    assert done.returncode == EXIT_MISSING, done.stdout
+    assert "sm999" in done.stderr
+    assert (output / "manifest.json").read_bytes() == before
+
+
 class _Malicious:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch executed",)
@@ -253,6 +280,8 @@ def test_a_pickle_that_would_execute_something_exits_4_and_executes_nothing(tmp_
         (["verify", "absent.tied"], EXIT_BAD_INPUT, "absent.tied"),
         (["train", "absent.toml"], EXIT_BAD_INPUT, "absent.toml"),
         (["frobnicate"], EXIT_USAGE, "frobnicate"),
+        (["build", "m.pt", "--opset", "5"], EXIT_USAGE, "18<=x<=23"),
+        (["build", "m.pt", "--target", "none", "--target", "rtx"], EXIT_USAGE, "none"),
         (["bench", "x.tied", "--batch", "1,two"], EXIT_USAGE, "two"),
         (["run", "x.tied", "dream", "x.npy", "-o", "y.npy"], EXIT_USAGE, "dream"),
     ],
@@ -270,7 +299,8 @@ def test_wrong_input_names_itself_and_has_its_exit_code(
     "arguments",
     [
         ["build", "model.pt", "--precision", "fp33"],
-        ["build", "model.pt", "--opset", "5"],
+        ["build", "model.pt", "--precision", ""],
+        ["bench", "model.tied", "--stage", "attic"],
         ["build", "model.pt", "--target", "abacus"],
         ["verify", "model.tied", "--runtime", "abacus"],
         ["run", "model.tied", "encode", "x.npy", "-o", "y.npy", "--runtime", "abacus"],

@@ -202,7 +202,8 @@ class FakeBuilder:
         refused = self._behaviour == "refusing" and request.stage.name == "autoencoder"
         return "too large for this device" if refused else None
 
-    def build(self, request: engines.EngineRequest) -> Engine:
+    def build(self, request: engines.EngineRequest, progress: engines.Progress) -> Engine:
+        progress("tactics", 1, 2)
         if self._behaviour == "failing" and request.stage.name == "decoder":
             raise RuntimeFailedError("the builder failed", got="out of memory")
         return Engine(b"plan of " + request.stage.name.encode(), "fake", "1.0", (89,), ())

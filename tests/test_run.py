@@ -86,11 +86,17 @@ def test_an_array_of_another_shape_is_refused_with_both_shapes(
     assert os.listdir(source.parent) == ["input.npy"]
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.complex64, "U3"])
-def test_numbers_that_are_not_floating_point_are_refused(dtype, dense_bundle, source: Path):
-    np.save(source, np.zeros((2, 20), dtype))
+@pytest.mark.parametrize(
+    ("dtype", "verb", "width"),
+    [(np.int64, "encode", 20), (np.complex64, "encode", 20), ("U3", "encode", 20)]
+    + [(np.uint8, "decode", 7)],  # a code is no image
+)
+def test_numbers_that_are_neither_floating_point_nor_images_are_refused(
+    dtype, verb, width, dense_bundle, source: Path
+):
+    np.save(source, np.zeros((2, width), dtype))
     with pytest.raises(DataError, match="floating-point") as caught:
-        run(dense_bundle.path, "encode", source, source.parent / "z.npy")
+        run(dense_bundle.path, verb, source, source.parent / "z.npy")
     assert caught.value.got == np.dtype(dtype)
 
 
