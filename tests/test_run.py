@@ -88,8 +88,12 @@ def test_an_array_of_another_shape_is_refused_with_both_shapes(
 
 @pytest.mark.parametrize(
     ("dtype", "verb", "width"),
-    [(np.int64, "encode", 20), (np.complex64, "encode", 20), ("U3", "encode", 20)]
-    + [(np.uint8, "decode", 7)],  # a code is no image
+    [
+        (np.int64, "encode", 20),
+        (np.complex64, "encode", 20),
+        ("U3", "encode", 20),
+        (np.uint8, "decode", 7),  # a code is no image
+    ],
 )
 def test_numbers_that_are_neither_floating_point_nor_images_are_refused(
     dtype, verb, width, dense_bundle, source: Path
