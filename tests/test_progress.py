@@ -98,3 +98,29 @@ def test_it_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     Progress().say("a word")
 
     assert capsys.readouterr() == ("", "a word\n")
+
+
+def test_nothing_is_said_of_the_time_left_before_anything_is_done(clock: list[float]) -> None:
+    stream = io.StringIO()
+
+    with Progress(stream=stream).task("bench", 400) as task:
+        clock[0] = 6.0
+        task.advance(0, note="warming up")
+        clock[0] = 12.0
+        task.advance(200)
+
+    assert stream.getvalue().splitlines()[:2] == [
+        "bench: 0/400, warming up",
+        "bench: 200/400, warming up, 12 s left",
+    ]
+
+
+def test_without_a_standard_error_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    progress = Progress()
+
+    progress.say("a word")
+    with progress.task("training", 2) as task:
+        task.advance(2)
+
+    assert task.done == 2

@@ -47,12 +47,13 @@ class Progress:
     """The one place that writes progress; it goes to standard error, results do not.
 
     Args:
-        quiet: write nothing.
+        quiet: write nothing, as where there is no standard error.
         stream: where to write instead of standard error.
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet = quiet
+        # A process that was started with standard error closed has none.
+        self.quiet = quiet or (stream or sys.stderr) is None
         self._stream = stream
         self._say: Callable[[str], object] = self._write
 
@@ -93,8 +94,10 @@ class Progress:
 
         def show(now_done: int, note: str) -> None:
             elapsed_s = time.monotonic() - started_s
-            left_s = elapsed_s * (total - now_done) / max(now_done - done, 1)
-            left = f"{left_s:.0f} s left" if now_done < total else f"{elapsed_s:.1f} s"
+            left = f"{elapsed_s:.1f} s" if now_done >= total else ""
+            if done < now_done < total:
+                left_s = elapsed_s * (total - now_done) / (now_done - done)
+                left = f"{left_s:.0f} s left"
             parts = (f"{description}: {now_done}/{total}", note, left)
             self._write(", ".join(part for part in parts if part))
 
