@@ -179,6 +179,20 @@ def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
     assert f"[{table}]" in refused(write(tmp_path, text))
 
 
+def test_an_empty_recipe_has_no_table(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, "# later\n"))
+
+    assert "got:      no table at all" in message
+    assert "[model]" in message
+
+
+@pytest.mark.parametrize("width", [10**18, 10**19])
+def test_a_model_whose_size_cannot_be_counted_is_refused(tmp_path: Path, width: int) -> None:
+    text = VALID.replace("[16, 8, 4]", f"[16, {width}]")
+
+    assert "too large" in refused(write(tmp_path, text))
+
+
 def test_a_table_that_is_a_value_is_refused(tmp_path: Path) -> None:
     assert "build" in refused(write(tmp_path, "build = 3\n" + VALID))
 

@@ -146,6 +146,13 @@ def load_recipe(path: str | Path) -> Recipe:
             expected=error.expected,
             hint=error.hint,
         ) from error
+    except (RuntimeError, TypeError) as error:  # sizes that PyTorch cannot even count
+        raise RecipeError(
+            "the model is too large",
+            where=f"{path}: model",
+            got=str(error).splitlines()[0],
+            hint="take a smaller model",
+        ) from error
     training = _section(path, "training", TrainingSection, tables["training"])
     if training.loss == "bce" and config.output != "sigmoid":
         raise RecipeError(
@@ -182,7 +189,10 @@ def _read_tables(path: Path) -> dict[str, dict[str, Any]]:
     for name in known[:3]:
         if name not in tables:
             raise RecipeError(
-                "a table is missing", where=path, got=", ".join(tables), expected=f"[{name}]"
+                "a table is missing",
+                where=path,
+                got=", ".join(f"[{table}]" for table in tables) or "no table at all",
+                expected=f"[{name}]",
             )
     return tables
 
