@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -120,6 +121,29 @@ def test_pictures_and_tensorboard_events_can_be_read(
     assert len(events.Images("originals and reconstructions")) == 1
 
 
+def test_training_anew_keeps_the_checkpoint_that_was_there(small: SmallTraining) -> None:
+    small.train()
+    for seed in (1, 2):
+        before = small.output.read_bytes()
+        stream = io.StringIO()
+        small.train(seed=seed, progress=Progress(stream=stream))
+
+        assert (small.folder / "model.pt.previous").read_bytes() == before
+        assert f"{small.output}.previous from now on" in stream.getvalue()
+        assert small.output.read_bytes() != before
+
+
+def test_a_linked_checkpoint_stays_a_link(small: SmallTraining) -> None:
+    target = small.folder / "elsewhere" / "model.pt"
+    small.train(target)
+    small.output.symlink_to(target)
+
+    small.train(seed=1)
+
+    assert small.output.is_symlink()
+    assert load_checkpoint(target).training != load_checkpoint(f"{target}.previous").training
+
+
 def test_training_again_leaves_one_event_file(small: SmallTraining) -> None:
     small.train()
     small.train(epochs=2)
@@ -136,6 +160,19 @@ def test_the_summary_names_rmse_pca_and_the_untied_twin(
     assert f"{result.record.test_rmse:.4f}" in text
     assert f"{result.record.pca_test_rmse:.4f}" in text
     assert f"{result.record.untied_parameters:,}" in text
+
+
+@pytest.mark.parametrize(("ratio", "advised"), [(1.33, False), (2.0, False), (2.5, True)])
+def test_only_a_model_far_worse_than_pca_comes_with_advice(
+    finished: tuple[SmallTraining, TrainResult], ratio: float, advised: bool
+) -> None:
+    result = finished[1]
+    record = msgspec.structs.replace(result.record, pca_test_rmse=0.25, test_rmse=0.25 * ratio)
+
+    text = summary(msgspec.structs.replace(result, record=record))
+
+    assert ("worse than PCA" in text) is advised
+    assert ("now 5 steps an epoch" in text) is advised
 
 
 def test_a_plan_trains_and_writes_nothing(small: SmallTraining) -> None:
@@ -172,13 +209,13 @@ def test_patience_ends_a_training_that_no_longer_improves_and_the_best_weights_a
 @pytest.mark.parametrize(
     ("model", "change"),
     [
-        ({"family": "autoencoder", "widths": [784, 20, 4]}, "784 → 16"),
-        ({"family": "conv", "image": [28, 28], "channels": [1, 3]}, "28 → 4, 28 → 4"),
-        ({"family": "conv", "image": [4, 4], "channels": [3, 6]}, "3 → 1"),
+        ({"family": "autoencoder", "widths": [784, 20, 4]}, "widths = [16, 20, 4]"),
+        ({"family": "conv", "image": [28, 28], "channels": [1, 3]}, "image = [4, 4]"),
+        ({"family": "conv", "image": [4, 4], "channels": [3, 6]}, "channels = [1, 6]"),
     ],
     ids=["widths", "image", "channels"],
 )
-def test_a_model_that_does_not_fit_the_data_is_told_which_number_to_write(
+def test_a_model_that_does_not_fit_the_data_is_told_what_to_write(
     small: SmallTraining, model: dict[str, Any], change: str
 ) -> None:
     small.model = model

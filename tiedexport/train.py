@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tiedexport.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tiedexport.checkpoint import Checkpoint, load_checkpoint, load_safely, save_checkpoint
 from tiedexport.progress import Progress
 from tiedexport.results import TrainResult
 from tiedexport.spec import TrainingRecord
 from tiedexport.training.baselines import parameter_counts, pca_rmse
-from tiedexport.training.job import Job, job_from
+from tiedexport.training.job import Job, job_from, refuse_to_lose
 from tiedexport.training.pictures import draw
 from tiedexport.training.resume import History, load_resume, save_resume
 from tiedexport.training.trainer import Trainer, rmse
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SAMPLES = 32
 """How many test inputs travel with a checkpoint."""
+
+ALARMING_RATIO = 2
+"""Above this multiple of PCA's test RMSE the summary advises to train differently."""
 
 
 def train(
@@ -40,7 +43,8 @@ def train(
 ) -> TrainResult:
     """Train a recipe's model; the checkpoint holds the weights of the best validation RMSE.
 
-    Until the training is finished `OUTPUT.resume` holds its state after each whole epoch.
+    Until the training is finished `OUTPUT.resume` holds its state after each whole epoch. A
+    checkpoint that is there when a training starts anew is kept as `OUTPUT.previous`.
 
     Args:
         recipe: a TOML file.
@@ -56,12 +60,15 @@ def train(
     Raises:
         RecipeError: the recipe is invalid, does not fit the data, or makes the training diverge.
         DataError: the data is missing or invalid.
-        UsageError: the arguments contradict each other or the unfinished training.
+        UsageError: the arguments contradict each other or the unfinished training, or the output
+            would overwrite something else than a checkpoint or cannot be written.
         MissingRuntimeError: `device` is "cuda" and there is none.
     """
     started_s = time.monotonic()
     progress = progress or Progress()
     job = job_from(recipe, output, data, epochs, device, seed)
+    if not resume:
+        refuse_to_lose(job)
     if resume and (record := _finished(job)):
         progress.say(f"{job.output}: this training is finished already")
     else:
@@ -94,12 +101,18 @@ def plan(
         RecipeError, DataError, UsageError, MissingRuntimeError: as `train`.
     """
     job = job_from(recipe, output, data, epochs, device, seed)
+    if not resume:
+        refuse_to_lose(job)
     settings, record = job.recipe.training, job.data.record
     tables = job.recipe.to_tables()
     steps = math.ceil(record.train / settings.batch_size)
     parameters, untied_parameters = parameter_counts(job.recipe)
-    unfinished = job.resume_file.exists()
-    start = "from the last whole epoch of" if resume else "anew, over"
+    kept = f"; the checkpoint that is there becomes {job.previous}" if job.output.exists() else ""
+    start = (
+        f"from the last whole epoch of {job.resume_file}"
+        if job.resume_file.exists()
+        else f"from the beginning{kept}"
+    )
     lines = {
         "model": ", ".join(f"{name} {value}" for name, value in tables["model"].items()),
         "parameters": f"{parameters:,} (untied twin {untied_parameters:,})",
@@ -107,7 +120,7 @@ def plan(
         f"on, {record.validation:,} to validate, {record.test:,} to test",
         "training": ", ".join(f"{name} {value}" for name, value in tables["training"].items()),
         "steps": f"{settings.epochs} epochs of {steps:,} on {job.device.type}",
-        "starts": f"{start} {job.resume_file}" if unfinished else "from the beginning",
+        "starts": start,
         "writes": ", ".join(map(str, (job.output, *job.pictures, job.folder / "events.*")))
         + f"; while it trains {job.resume_file}",
     }
@@ -120,9 +133,16 @@ def summary(result: TrainResult) -> str:
     tied = record.parameters < record.untied_parameters
     twin = f"tied; the untied twin has {record.untied_parameters:,}" if tied else "untied"
     files = ", ".join((result.checkpoint, *result.pictures))
+    steps = math.ceil(record.data.train / record.recipe["training"]["batch_size"])
+    advice = (
+        "worse than PCA: train longer, or take a smaller batch_size "
+        f"(now {steps:,} steps an epoch)\n"
+    )
+    poor = record.test_rmse > ALARMING_RATIO * record.pca_test_rmse
     return (
         f"test RMSE {record.test_rmse:.4f} on {record.data.test:,} samples; "
         f"PCA of the same code size {record.pca_test_rmse:.4f}\n"
+        f"{advice if poor else ''}"
         f"validation RMSE {record.validation_rmse:.4f} at epoch {record.best_epoch} "
         f"of {record.epochs}, seed {record.seed}, {record.seconds:.1f} s\n"
         f"{record.parameters:,} parameters, {twin}\n"
@@ -140,19 +160,24 @@ def _finished(job: Job) -> TrainingRecord | None:
 
 
 def _starting_point(job: Job, trainer: Trainer, resume: bool, progress: Progress) -> History:
-    unfinished = job.resume_file.exists()
-    if resume and unfinished:
+    if job.resume_file.exists():
         history = load_resume(job.resume_file, trainer, job.data.record)
         progress.say(f"going on after epoch {history.epochs} of {job.recipe.training.epochs}")
         return history
     if resume:
         progress.say(f"nothing to go on from ({job.resume_file} is not there): starting anew")
-    elif unfinished:
-        progress.say(
-            f"{job.resume_file} of an unfinished training is there and will be overwritten; "
-            "--resume would go on with it"
-        )
+    _keep_previous(job, progress)
     return History()
+
+
+def _keep_previous(job: Job, progress: Progress) -> None:
+    """Move the checkpoint out of the way, but no unfinished one over one that may be finished."""
+    if not job.output.exists():
+        return
+    unfinished = load_safely(job.output).get("training") is None
+    if not (unfinished and job.previous.exists()):
+        job.output.resolve().replace(job.previous)
+        progress.say(f"{job.output} was there: it is {job.previous} from now on")
 
 
 def _farewell(job: Job) -> str:

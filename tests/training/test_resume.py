@@ -151,14 +151,32 @@ def test_changed_data_does_not_go_on_with_it(small: SmallTraining) -> None:
         small.train(resume=True)
 
 
-def test_starting_anew_says_what_it_overwrites(small: SmallTraining) -> None:
+@pytest.mark.parametrize("dry_run", [False, True], ids=["train", "plan"])
+def test_starting_anew_does_not_overwrite_an_unfinished_training(
+    small: SmallTraining, dry_run: bool
+) -> None:
     interrupted(small)
-    stream = io.StringIO()
+    before = {path: path.read_bytes() for path in (small.output, small.resume_file)}
 
-    small.train(progress=Progress(stream=stream))
+    with pytest.raises(UsageError, match="unfinished training is there") as caught:
+        plan(small.recipe(), small.output) if dry_run else small.train()
 
-    assert f"{small.resume_file} of an unfinished training" in stream.getvalue()
-    assert not small.resume_file.exists()
+    assert "--resume" in str(caught.value.hint)
+    assert f"rm {small.resume_file}" in str(caught.value.hint)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_after_giving_up_an_unfinished_training_the_finished_one_before_it_is_still_there(
+    small: SmallTraining,
+) -> None:
+    small.train()
+    finished = small.output.read_bytes()
+    interrupted(small)
+    small.resume_file.unlink()
+
+    small.train(seed=1)
+
+    assert (small.folder / "model.pt.previous").read_bytes() == finished
 
 
 def test_a_finished_training_says_so_and_is_not_trained_again(small: SmallTraining) -> None:
@@ -185,8 +203,11 @@ def test_with_nothing_to_go_on_from_it_starts_anew_and_says_so(small: SmallTrain
 def test_a_plan_says_where_it_would_start(small: SmallTraining) -> None:
     interrupted(small)
 
-    assert "anew, over" in plan(small.recipe(), small.output)
     assert "from the last whole epoch" in plan(small.recipe(), small.output, resume=True)
+    small.resume_file.unlink()
+    assert "becomes" in plan(small.recipe(), small.output)
+    small.output.unlink()
+    assert "starts:     from the beginning\n" in plan(small.recipe(), small.output)
 
 
 @pytest.mark.parametrize("missing", ["identity", "trainer", "history", "format"])
@@ -202,9 +223,12 @@ def test_a_resume_file_that_lacks_something_is_refused(small: SmallTraining, mis
     assert f"rm {small.resume_file}" in str(caught.value)
 
 
-def test_a_resume_file_that_was_cut_is_refused(small: SmallTraining) -> None:
+@pytest.mark.parametrize("left", [0, 10, -100])
+def test_a_resume_file_that_was_cut_is_refused(small: SmallTraining, left: int) -> None:
     interrupted(small)
-    small.resume_file.write_bytes(small.resume_file.read_bytes()[:-100])
+    small.resume_file.write_bytes(small.resume_file.read_bytes()[:left])
 
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="resume file cannot be read") as caught:
         small.train(resume=True)
+
+    assert f"rm {small.resume_file}" in str(caught.value.hint)

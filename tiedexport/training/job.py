@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import torch
 
 from tiedexport import data as datasets
 from tiedexport.errors import MissingRuntimeError, RecipeError, UsageError
 from tiedexport.recipe import Recipe, load_recipe
 from tiedexport.training.pictures import CURVES, RECONSTRUCTIONS
+from tiedexport.training.preflight import refuse_model_without_memory, refuse_output
 from tiedexport.training.trainer import initial_module
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ class Job:
         return Path(f"{self.output}.resume")
 
     @property
+    def previous(self) -> Path:
+        """Where a checkpoint that was there before is kept when a training starts anew."""
+        # The link of a linked checkpoint stays: its target is what is replaced.
+        kept = self.output.resolve() if self.output.is_symlink() else self.output
+        return kept.with_name(f"{kept.name}.previous")
+
+    @property
     def folder(self) -> Path:
         """Where pictures and TensorBoard events go."""
         return self.output.with_suffix(".training")
@@ -74,28 +83,50 @@ def job_from(
         RecipeError, DataError, UsageError, MissingRuntimeError: as there.
     """
     path = Path(output)
-    if path.is_dir() or not path.name:
-        raise UsageError(
-            "the checkpoint is to be a file",
-            got=f"the folder {output}",
-            hint=f"-o {path / 'model.pt'}",
-        )
     checked = load_recipe(recipe).with_changes(data=data, epochs=epochs, seed=seed)
+    if data is None:
+        checked = _with_data_beside(checked)
     where = _device_named(device)
-    section = checked.data
-    loaded = datasets.load(
-        section.source, train=section.train, held_back=section.held_back, seed=section.seed
-    )
     with torch.device("meta"):
-        input_shape = initial_module(checked).input_shape
-    _refuse_misfit(checked, loaded.record.sample_shape, input_shape)
-    _refuse_shift(checked, loaded.record.sample_shape)
+        module = initial_module(checked)
+    refuse_model_without_memory(module, where, f"{recipe}: model")
     command = ["tiedexport", "train", str(recipe), "-o", str(output), "--resume"]
     changes = {"data": data, "epochs": epochs, "seed": seed, "device": device}
     for name, value in changes.items():
         if value not in (None, "auto"):
             command += [f"--{name}", str(value)]
-    return Job(checked, loaded, input_shape, where, path, shlex.join(command))
+    section = checked.data
+    refuse_output(path, path.with_suffix(".training") if path.name else path)
+    loaded = datasets.load(
+        section.source, train=section.train, held_back=section.held_back, seed=section.seed
+    )
+    _refuse_misfit(checked, loaded.record.sample_shape, module.input_shape)
+    _refuse_shift(checked, loaded.record.sample_shape)
+    return Job(checked, loaded, module.input_shape, where, path, shlex.join(command))
+
+
+def refuse_to_lose(job: Job) -> None:
+    """Check that starting anew would not overwrite the state of an unfinished training.
+
+    Raises:
+        UsageError: it would.
+    """
+    if job.resume_file.exists():
+        raise UsageError(
+            "an unfinished training is there, and starting anew would overwrite it",
+            where=job.resume_file,
+            hint=f"{job.resume_command}, or give it up: rm {shlex.quote(str(job.resume_file))}",
+        )
+
+
+def _with_data_beside(recipe: Recipe) -> Recipe:
+    """A relative path that leads nowhere from the current folder may do so from the recipe's."""
+    source = recipe.data.source
+    beside = Path(recipe.path).parent.resolve() / source
+    if source in datasets.NAMES or Path(source).exists() or not beside.exists():
+        return recipe
+    section = msgspec.structs.replace(recipe.data, source=str(beside))
+    return msgspec.structs.replace(recipe, data=section)
 
 
 def _device_named(name: str) -> torch.device:
@@ -122,8 +153,12 @@ def _refuse_misfit(
     padded = (1,) * (len(input_shape) - len(wanted)) + wanted
     if (sizes_agree and (flat_input or flat_sample)) or padded == input_shape:
         return
+    model = recipe.to_tables()["model"]
+    starts = {"widths": padded[:1], "image": padded[1:], "channels": padded[:1]}
     changes = [
-        f"{now} → {then}" for now, then in zip(input_shape, padded, strict=False) if now != then
+        f"{name} = {[*start, *model[name][len(start) :]]}"
+        for name, start in starts.items()
+        if name in model and list(start) != model[name][: len(start)]
     ]
     raise RecipeError(
         "the model does not take samples of this shape",

@@ -69,15 +69,21 @@ def load_resume(path: Path, trainer: Trainer, data: DataRecord) -> History:
         UsageError: the file belongs to another recipe, other data, or another seed.
         CheckpointError: the file is unsafe, damaged, or no resume file.
     """
-    # A copy, because the loaded tensors are views of a file that the next epoch replaces.
-    payload = copy.deepcopy(load_safely(path))
+    anew = f"start anew: rm {path}, and train without --resume"
+    try:
+        # A copy, because the loaded tensors are views of a file that the next epoch replaces.
+        payload = copy.deepcopy(load_safely(path))
+    except CheckpointError as error:
+        raise CheckpointError(
+            "the resume file cannot be read", where=path, got=error.got or error.what, hint=anew
+        ) from error
     if payload.get("format") != FORMAT:
         raise CheckpointError(
             "not a resume file of this version",
             where=path,
             got=repr(payload.get("format")),
             expected=repr(FORMAT),
-            hint=f"start anew: rm {path}, and train without --resume",
+            hint=anew,
         )
     try:
         _refuse_another(path, payload["identity"], _identity(trainer.recipe, data))
@@ -88,7 +94,7 @@ def load_resume(path: Path, trainer: Trainer, data: DataRecord) -> History:
             "a damaged resume file",
             where=path,
             got=repr(error),
-            hint=f"start anew: rm {path}, and train without --resume",
+            hint=anew,
         ) from error
 
 
@@ -113,5 +119,5 @@ def _refuse_another(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -
             got=", ".join(f"{name} = {saved.get(name)}" for name in differing),
             expected=", ".join(f"{name} = {wanted[name]}" for name in differing),
             hint="go on with the recipe, data, epochs and seed that it began with, "
-            "or start anew without --resume",
+            f"or start anew: rm {path}, and train without --resume",
         )
