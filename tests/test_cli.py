@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tiedexport.cli import main
+from tiedexport.__main__ import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -315,10 +315,10 @@ def test_names_that_do_not_exist_exit_2(arguments: list[str], folder: Path) -> N
 
 def test_a_fault_of_ours_exits_5_and_says_how_to_report_it(tmp_path: Path) -> None:
     script = (
-        "import tiedexport.doctor, tiedexport.cli\n"
+        "import tiedexport.doctor, tiedexport.__main__\n"
         "def fail(): raise KeyError('planted')\n"
         "tiedexport.doctor.doctor = fail\n"
-        "tiedexport.cli.main(['doctor'])\n"
+        "tiedexport.__main__.main(['doctor'])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -334,7 +334,7 @@ def test_a_target_without_torch_learns_what_to_install_for_authoring(
 ) -> None:
     script = (
         f"import sys; sys.modules['torch'] = None\n"
-        f"import tiedexport.cli; tiedexport.cli.main({arguments!r})\n"
+        f"import tiedexport.__main__; tiedexport.__main__.main({arguments!r})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False

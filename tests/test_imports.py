@@ -53,9 +53,9 @@ def test_no_verb_of_the_deploying_side_imports_the_authoring_side(module: str) -
 
 def test_help_loads_nothing_but_click() -> None:
     code = (
-        "import contextlib, io, tiedexport.cli\n"
+        "import contextlib, io, tiedexport.__main__\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
-        "    tiedexport.cli.main(['--help'])\n"
+        "    tiedexport.__main__.main(['--help'])\n"
     )
     loaded = modules_after(f"exec({code!r})")
     assert not loaded & (HEAVY - {"click"} | {"numpy", "msgspec", "safetensors"})

@@ -11,7 +11,7 @@ import click
 import msgspec
 import pytest
 
-from tiedexport.cli import main
+from tiedexport.__main__ import main
 from tiedexport.output import Output
 from tiedexport.results import Availability
 

@@ -16,13 +16,14 @@ from tiedexport import data as data_sets
 from tiedexport import verify as module
 from tiedexport.bundle import Bundle
 from tiedexport.checkpoint import save_checkpoint
+from tiedexport.comparison import compare
 from tiedexport.errors import DataError, UsageError
 from tiedexport.export import build
 from tiedexport.results import VerifyResult
 from tiedexport.rounding import Bounded
 from tiedexport.runtimes import all_runtimes
 from tiedexport.spec import Precision
-from tiedexport.verify import compare, verify
+from tiedexport.verify import verify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import get_completion_class
 
 import tiedexport
-from tiedexport import errors
+from tiedexport.errors import EXIT_MISSING
 from tiedexport.output import Output, writable_place
 
 if TYPE_CHECKING:
     from tiedexport.progress import Progress
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-_READER_GONE = 141  # 128 + SIGPIPE: what `| head` makes of every other tool
 _PATH = click.Path(path_type=Path)
 
 
@@ -147,7 +142,7 @@ def build(
     out.show(result, terminal.print_build)
     out.say(f"next: tiedexport verify {shlex.quote(result.bundle)}")
     if not result.passed:
-        raise click.exceptions.Exit(errors.EXIT_MISSING)
+        raise click.exceptions.Exit(EXIT_MISSING)
 
 
 @cli.command()
@@ -259,48 +254,3 @@ def _progress(quiet: bool) -> Progress:
     from tiedexport.progress import Progress
 
     return Progress(quiet=quiet)
-
-
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Entry point: every way out has its documented exit code."""
-    # numpy's pool would spin beside those of torch and ONNX Runtime and starve them, and itself:
-    # on two shared cores a product of matrices then takes 40 times as long.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(_exit_code(arguments))
-
-
-def _exit_code(arguments: list[str] | None) -> int:
-    try:
-        result = cli.main(arguments, prog_name="tiedexport", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return errors.EXIT_USAGE
-    except errors.TiedExportError as error:
-        click.echo(f"error: {error}", err=True)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; whatever was not finished is as it was before", err=True)
-        return _INTERRUPTED
-    except SystemExit:  # how click and rich leave when the other end of a pipe has closed
-        return _READER_GONE
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("tiedexport"):
-            return _internal_error()
-        click.echo(f"error: the package {error.name} is not installed", err=True)
-        click.echo("  next:     pip install 'tiedexport[train]'", err=True)
-        return errors.EXIT_MISSING
-    except OSError as error:
-        # Only standard output has no name here: whoever writes a file names it.
-        click.echo(f"error: {error.strerror}: {error.filename or 'standard output'}", err=True)
-        return errors.EXIT_BAD_INPUT
-    except Exception:
-        return _internal_error()
-    return result if isinstance(result, int) else errors.EXIT_DONE
-
-
-def _internal_error() -> int:
-    traceback.print_exc()
-    click.echo("This is a fault of tiedexport: please report the lines above.", err=True)
-    return errors.EXIT_INTERNAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from functools import cache
@@ -13,7 +14,14 @@ import numpy as np
 from tiedexport import data as data_sets
 from tiedexport import environment, rounding
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.errors import BadInputError, DataError, MissingRuntimeError, TiedExportError
+from tiedexport.comparison import compare
+from tiedexport.errors import (
+    BadInputError,
+    BundleError,
+    DataError,
+    MissingRuntimeError,
+    TiedExportError,
+)
 from tiedexport.progress import Progress
 from tiedexport.results import Comparison, Quality, Reconstruction, VerifyResult
 from tiedexport.runtimes import Runtime, all_runtimes, choose_precision, runtime_named
@@ -22,6 +30,8 @@ from tiedexport.spec import Precision, StageSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from tiedexport.spec import TrainingRecord
 
 _PICTURED = 4
 _TEST_BATCH = 256
@@ -128,14 +138,22 @@ class _Judge:
     ) -> rounding.Bounded:
         manifest, golden = self._bundle.manifest, self._bundle.golden
         masters = Precision.FP32 if Precision.FP32 in manifest.precisions else precision
-        bounded = rounding.forward_bound(
-            stage.layers,
-            self._bundle.weights(masters),
-            golden[stage.inputs[0].name].astype(np.float64),
-            precision=precision,
-            accumulation=accumulation,
-            io=manifest.io_dtype,
-        )
+        try:
+            bounded = rounding.forward_bound(
+                stage.layers,
+                self._bundle.weights(masters),
+                golden[stage.inputs[0].name].astype(np.float64),
+                precision=precision,
+                accumulation=accumulation,
+                io=manifest.io_dtype,
+            )
+        except ValueError as error:
+            raise BundleError(
+                "layers that do not fit their weights",
+                where=f"{self._bundle.path}: stage {stage.name}",
+                got=str(error),
+                hint="rebuild it: tiedexport build model.pt",
+            ) from error
         reference = golden[stage.outputs[0].name]
         if masters is Precision.FP32:
             return bounded
@@ -188,65 +206,6 @@ class _Judge:
         return Quality(runtime.name, session.precision, "passed", "", rmse, len(samples))
 
 
-def compare(
-    output: np.ndarray,
-    golden: np.ndarray,
-    bounded: rounding.Bounded,
-    runtime: str,
-    stage: str,
-    precision: Precision,
-    accumulation: Precision,
-) -> Comparison:
-    """Judge one output [n, ...] against golden values and bounds of the same shape, in float64."""
-    if output.shape != golden.shape:
-        reason = f"output of shape {list(output.shape)}, expected {list(golden.shape)}"
-        return Comparison(runtime, stage, precision, "failed", reason, accumulation=accumulation)
-    wide = output.astype(np.float64)
-    nan_count, inf_count = int(np.isnan(wide).sum()), int(np.isinf(wide).sum())
-    if nan_count or inf_count:
-        return Comparison(
-            runtime,
-            stage,
-            precision,
-            "failed",
-            reason=bounded.overflow or "outputs that are not finite",
-            nan_count=nan_count,
-            inf_count=inf_count,
-            accumulation=accumulation,
-        )
-    error = np.abs(wide - golden)
-    ratio = error / bounded.bound
-    worst = np.unravel_index(int(ratio.argmax()), ratio.shape)
-    passed = bool((ratio <= 1.0).all())
-    nonzero = np.abs(golden) > 0
-    return Comparison(
-        runtime=runtime,
-        stage=stage,
-        precision=precision,
-        status="passed" if passed else "failed",
-        reason="" if passed else f"{int((ratio > 1).sum())} outputs beyond their bound",
-        absolute_error=float(error.max()),
-        relative_error=float((error[nonzero] / np.abs(golden[nonzero])).max(initial=0.0)),
-        worst_index=tuple(int(i) for i in worst),
-        error_in_bounds=float(ratio[worst]),
-        bound=float(bounded.bound[worst]),
-        accumulation=accumulation,
-        cosine=_cosine(wide, golden),
-        psnr_db=_psnr_db(error, golden),
-    )
-
-
-def _cosine(output: np.ndarray, golden: np.ndarray) -> float:
-    norms = float(np.linalg.norm(output) * np.linalg.norm(golden))
-    return float(np.vdot(output, golden)) / norms if norms > 0 else 1.0
-
-
-def _psnr_db(error: np.ndarray, golden: np.ndarray) -> float | None:
-    """20 log10(peak / RMS error), the peak being the golden output's range; None where it is 0."""
-    rms, peak = float(np.sqrt(np.mean(error**2))), float(np.ptp(golden))
-    return 20.0 * float(np.log10(peak / rms)) if rms > 0 and peak > 0 else None
-
-
 def _rmse(reconstruct: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> float:
     """Root of the mean squared error over every element of every sample, summed in float64."""
     total = 0.0
@@ -266,7 +225,7 @@ def _test_set(bundle: Bundle, data: str | Path | None) -> np.ndarray | str:
     training = bundle.manifest.training
     try:
         if data is not None:
-            return _fitting(data_sets.load(data).test, bundle, data)
+            return _fitting(_held_back(data, training), bundle, data)
         if training is None:
             return "the bundle does not say what it was trained on; pass --data"
         return data_sets.reload(training.data).test
@@ -292,3 +251,13 @@ def _failed(
     runtime: Runtime, stage: str, precision: Precision, error: TiedExportError
 ) -> Comparison:
     return Comparison(runtime.name, stage, precision, "failed", str(error))
+
+
+def _held_back(data: str | Path, training: TrainingRecord | None) -> np.ndarray:
+    """The test set of the training if this is its data, wherever it lies now; else a new split."""
+    if training is not None:
+        with contextlib.suppress(DataError):
+            same = data_sets.load(data, **training.data.options)
+            if same.record.sha256 == training.data.sha256:
+                return same.test
+    return data_sets.load(data).test
