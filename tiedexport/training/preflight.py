@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,9 +40,7 @@ def refuse_output(output: Path, folder: Path) -> None:
             "the output is there already and is no checkpoint of tiedexport",
             where=output,
             expected="a new name, or a checkpoint to replace",
-            hint=f"-o {shlex.quote(str(output.with_suffix('.pt')))}"
-            if output.suffix != ".pt"
-            else f"write elsewhere (-o PATH), or move it away: mv {shlex.quote(str(output))} …",
+            hint="write elsewhere: -o PATH",
         )
     if folder == output or (folder.exists() and not folder.is_dir()):
         raise UsageError(
@@ -51,14 +49,7 @@ def refuse_output(output: Path, folder: Path) -> None:
             got="a file",
             hint=f"-o {output.with_name('model.pt')}",
         )
-    parent = next(parent for parent in output.resolve().parents if parent.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(
-            "the checkpoint cannot be written there",
-            where=output,
-            got=f"{parent} is {'not writable' if parent.is_dir() else 'no folder'}",
-            hint="-o PATH in a folder of yours",
-        )
+    _refuse_unwritable(output)
 
 
 def refuse_model_without_memory(module: TiedStack, device: torch.device, where: str) -> None:
@@ -83,6 +74,21 @@ def refuse_model_without_memory(module: TiedStack, device: torch.device, where: 
             expected=f"at most {available_bytes:,} bytes, which are available on {device.type}",
             hint="take a smaller model, or a machine with more memory",
         )
+
+
+def _refuse_unwritable(output: Path) -> None:
+    parent = next(parent for parent in output.resolve().parents if parent.exists())
+    try:
+        # What the mode says is not the whole truth: for root, on NFS, on a read-only file system.
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            "the checkpoint cannot be written there",
+            where=output,
+            got=f"{parent}: {error.strerror}",
+            hint="-o PATH in a folder of yours",
+        ) from error
 
 
 def _is_checkpoint(path: Path) -> bool:
