@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -79,9 +78,7 @@ class Assembly:
         """Evaluate the model in float64 and write the golden pairs, few beside the weights."""
         parameter_count = sum(w.size for w in self._parameters.values())
         stored_bytes = parameter_count * sum(p.itemsize for p in precisions)
-        state = {name: tensor.double() for name, tensor in self._checkpoint.state.items()}
-        wide = replace(self._checkpoint, state=state).module()
-        self._golden = golden_pairs(wide, self._checkpoint.samples, stored_bytes)
+        self._golden = golden_pairs(self._module, self._checkpoint.samples, stored_bytes)
         arrays: dict[str, np.ndarray] = self._golden
         np.savez_compressed(self._staging / _GOLDEN, **arrays)  # type: ignore[arg-type]
 
