@@ -25,7 +25,7 @@ def main() -> None:
     default = Path(__file__).parent.parent / "models" / "digits.toml"
     parser.add_argument("recipe", nargs="?", default=default)
     parser.add_argument("--batch", type=int, help="default: the recipe's")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

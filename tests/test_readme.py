@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,3 +46,11 @@ def test_the_embedding_example_runs_in_ten_lines(
 def test_the_example_recipe_is_valid(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(block("toml"))
     load_recipe(tmp_path / "recipe.toml")
+
+
+def test_the_tables_are_those_of_the_recorded_results() -> None:
+    script = README.parent / "bench" / "readme.py"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
