@@ -127,7 +127,10 @@ def train(quiet: bool, json_file: Path | None, dry_run: bool, **arguments: Any) 
 def build(
     quiet: bool, target: tuple[str, ...], json_file: Path | None, dry_run: bool, **arguments: Any
 ) -> None:
-    """Build a bundle from a checkpoint: graphs, weights, engines, golden pairs."""
+    """Build a bundle from a checkpoint.
+
+    It holds graphs, each weight once a precision, engines, and golden pairs to verify with.
+    """
     from tiedexport import export as verb
     from tiedexport.report import terminal
 
@@ -153,7 +156,11 @@ def build(
 @_json_option
 @_common
 def verify(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
-    """Compare every runtime with float64, element by element, within derived bounds."""
+    """Compare every runtime with float64.
+
+    Each output element is judged against its own derived bound; a runtime that cannot run here is a
+    row that says why.
+    """
     from tiedexport import verify as verb
     from tiedexport.report import terminal
 
@@ -181,7 +188,10 @@ def verify(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
 @_json_option
 @_common
 def bench(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
-    """Measure latency and throughput, all contenders taking turns in one run."""
+    """Measure latency, contenders taking turns.
+
+    All of them run round by round in one call; --json holds throughput and every percentile.
+    """
     from tiedexport import measure as verb
     from tiedexport.report import terminal
 
@@ -217,7 +227,10 @@ def run(quiet: bool, **arguments: Any) -> None:
 @_json_option
 @_common
 def inspect(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
-    """Show what is in a bundle: stages, shapes, ties, files, engines, versions, training."""
+    """Show what is in a bundle.
+
+    Stages, shapes, ties, files, engines, versions, and how it was trained.
+    """
     from tiedexport import inspect as verb
     from tiedexport.report import terminal
 
@@ -228,7 +241,10 @@ def inspect(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
 @_json_option
 @_common
 def doctor(quiet: bool, json_file: Path | None) -> None:
-    """Show which runtimes and engine builders work here, and what to install for the rest."""
+    """Show what works here and what to install.
+
+    One row a runtime and engine builder; for each that is missing, why and what to do.
+    """
     from tiedexport import doctor as verb
     from tiedexport.report import terminal
 

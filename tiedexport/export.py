@@ -94,6 +94,8 @@ def build(
     loaded = load_checkpoint(checkpoint)
     order = order_from(checkpoint, output, loaded, precision, target, weights, opset, io_dtype)
     progress = progress or Progress(quiet=True)
+    if loaded.training is None:
+        progress.say(f"{checkpoint}: of no finished training, so the bundle cannot tell of one")
     with staging_directory(order.output) as staging:
         assembly = Assembly(
             loaded, staging, order.output.stem, order.opset, order.io_dtype, order.weights
