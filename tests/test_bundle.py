@@ -25,20 +25,51 @@ from tiedexport.bundle import (
     safetensors_layout,
 )
 from tiedexport.errors import BundleError, UsageError
-from tiedexport.manifest import FileRecord, decode_manifest
+from tiedexport.manifest import FileRecord, PlanRecord, decode_manifest
 from tiedexport.session import open_session
 from tiedexport.spec import Precision
 
+PLAN = "plans/rtx/encoder.fp16.plan"
 BUNDLE_FILES = (
     MANIFEST,
     "golden.npz",
+    PLAN,
     *(f"weights.{p}.safetensors" for p in Precision),
     *(f"{s}.{p}.onnx" for s in ("encoder", "decoder", "autoencoder") for p in Precision),
 )
 
 
+@pytest.fixture(scope="module")
+def whole_bundle(dense_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with every kind of file; its plan is bytes that no runtime has to understand."""
+    path = Path(shutil.copytree(dense_bundle.path, tmp_path_factory.mktemp("whole") / "dense.tied"))
+    (path / PLAN).parent.mkdir(parents=True)
+    (path / PLAN).write_bytes(bytes(range(256)) * 4)
+    plan = PlanRecord(
+        file=PLAN,
+        stage="encoder",
+        precision=Precision.FP16,
+        target="rtx",
+        package="tensorrt_rtx",
+        package_version="1.7",
+        compute_capabilities=(89,),
+        weights="shared",
+        profile=(1, 8, 256),
+        bindings=(),
+        graph_sha256="0" * 64,
+    )
+    files = dense_bundle.manifest.files | {PLAN: FileRecord(1024, file_sha256(path / PLAN))}
+    resign(path, plans=(plan,), files=files)
+    return open_bundle(path)
+
+
 @pytest.fixture
-def copied(dense_bundle: Bundle, tmp_path: Path) -> Path:
+def copied(whole_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole_bundle.path, tmp_path / "copy.tied"))
+
+
+@pytest.fixture
+def copied_without_plan(dense_bundle: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(dense_bundle.path, tmp_path / "copy.tied"))
 
 
@@ -81,18 +112,19 @@ def alterations(draw: st.DrawFn, original: bytes) -> bytes:
     return altered if altered != original else original + b"\0"
 
 
-def test_the_list_of_files_below_is_all_that_a_bundle_holds(dense_bundle):
-    found = {p.relative_to(dense_bundle.path).as_posix() for p in dense_bundle.path.rglob("*")}
+def test_the_list_of_files_below_is_all_that_a_bundle_holds(whole_bundle):
+    files = [path for path in whole_bundle.path.rglob("*") if path.is_file()]
+    found = {path.relative_to(whole_bundle.path).as_posix() for path in files}
     assert found == set(BUNDLE_FILES)
-    assert set(dense_bundle.manifest.files) == found - {MANIFEST}
+    assert set(whole_bundle.manifest.files) == found - {MANIFEST}
 
 
 @pytest.mark.parametrize("name", BUNDLE_FILES)
 @pytest.mark.usefixtures("no_parser")
 def test_any_altered_bytes_of_any_file_are_refused_before_a_parser_sees_them(
-    name: str, dense_bundle: Bundle
+    name: str, whole_bundle: Bundle
 ):
-    original = (dense_bundle.path / name).read_bytes()
+    original = (whole_bundle.path / name).read_bytes()
 
     @settings(max_examples=15, deadline=None, database=None)
     @given(altered=alterations(original))
@@ -102,7 +134,7 @@ def test_any_altered_bytes_of_any_file_are_refused_before_a_parser_sees_them(
             open_bundle(folder)
 
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(shutil.copytree(dense_bundle.path, Path(parent) / "altered.tied"))
+        folder = Path(shutil.copytree(whole_bundle.path, Path(parent) / "altered.tied"))
         refused()
 
 
@@ -126,16 +158,20 @@ def test_a_link_is_refused_even_to_a_file_with_the_right_bytes(name: str, copied
 
 
 @pytest.mark.usefixtures("no_parser")
-def test_a_link_to_a_directory_is_refused_even_with_the_right_files_behind_it(copied: Path):
-    outside = copied.parent / "outside"
+def test_a_link_to_a_directory_is_refused_even_with_the_right_files_behind_it(
+    copied_without_plan: Path,
+):
+    outside = copied_without_plan.parent / "outside"
     outside.mkdir()
     (outside / "e.plan").write_bytes(b"engine")
-    (copied / "plans").symlink_to(outside)
-    files = dict(decode_manifest((copied / MANIFEST).read_bytes(), copied).files)
+    (copied_without_plan / "plans").symlink_to(outside)
+    files = dict(
+        decode_manifest((copied_without_plan / MANIFEST).read_bytes(), copied_without_plan).files
+    )
     files["plans/e.plan"] = FileRecord(6, file_sha256(outside / "e.plan"))
-    resign(copied, files=files)
+    resign(copied_without_plan, files=files)
     with pytest.raises(BundleError, match="a link or special file"):
-        open_bundle(copied)
+        open_bundle(copied_without_plan)
 
 
 @pytest.mark.usefixtures("no_parser")
@@ -198,9 +234,9 @@ def test_size_check_sees_a_cut_file_but_not_flipped_bits(copied: Path):
         open_bundle(copied, check="size")
 
 
-def test_an_unknown_check_is_an_error_of_usage(dense_bundle: Bundle):
+def test_an_unknown_check_is_an_error_of_usage(whole_bundle: Bundle):
     with pytest.raises(UsageError, match="unknown check"):
-        open_bundle(dense_bundle.path, check="none")
+        open_bundle(whole_bundle.path, check="none")
 
 
 def test_a_moved_bundle_opens_and_runs(copied: Path, tmp_path: Path):
@@ -281,12 +317,18 @@ def test_a_damaged_weights_file_is_a_bundle_error(tmp_path: Path):
         map_safetensors(path)
 
 
-def test_a_precision_or_stage_that_is_not_there_is_named(dense_bundle: Bundle, copied: Path):
+def test_a_precision_or_stage_that_is_not_there_is_named(
+    dense_bundle: Bundle, copied_without_plan: Path
+):
     with pytest.raises(BundleError, match=r"no such stage[^$]*classifier"):
         dense_bundle.graph("classifier", Precision.FP32)
     manifest = dense_bundle.manifest
     weights = {Precision.FP32: manifest.weights[Precision.FP32]}
-    resign(copied, weights=weights, graphs={Precision.FP32: manifest.graphs[Precision.FP32]})
+    resign(
+        copied_without_plan,
+        weights=weights,
+        graphs={Precision.FP32: manifest.graphs[Precision.FP32]},
+    )
     with pytest.raises(BundleError, match="does not hold this precision") as caught:
-        open_bundle(copied).weights(Precision.BF16)
+        open_bundle(copied_without_plan).weights(Precision.BF16)
     assert "--precision fp32,bf16" in str(caught.value.hint)
