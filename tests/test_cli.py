@@ -7,8 +7,10 @@ import io
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_BAD_INPUT, EXIT_INTERNAL = 1, 2, 3, 4, 5
+EXIT_INTERRUPTED = 130
 
 RECIPE = """
 [model]
@@ -258,6 +261,19 @@ def test_a_bundle_that_stands_survives_a_build_whose_engine_fails(
     assert done.returncode == EXIT_MISSING, done.stdout
     assert "sm999" in done.stderr
     assert (output / "manifest.json").read_bytes() == before
+
+
+def test_a_build_that_is_told_to_stop_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tiedexport", "build", "model.pt", "-o", tmp_path / "b.tied"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as build:
+        while not list(tmp_path.iterdir()):
+            assert build.poll() is None, "the build ended before it could be stopped"
+            time.sleep(0.01)
+        build.send_signal(signal.SIGTERM)
+        _, words = build.communicate()
+    assert build.returncode == EXIT_INTERRUPTED
+    assert "interrupted" in words
+    assert not list(tmp_path.iterdir())
 
 
 class _Malicious:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -21,6 +22,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # numpy's pool would spin beside those of torch and ONNX Runtime and starve them, and itself:
     # on two shared cores a product of matrices then takes 40 times as long.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # systemd and `docker stop` ask with SIGTERM: leave as cleanly as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(_exit_code(arguments))
 
 
