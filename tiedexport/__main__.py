@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _exit_code(arguments: list[str] | None) -> int:
     try:
         result = cli.main(arguments, prog_name="tiedexport", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -41,7 +44,8 @@ def _exit_code(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; whatever was not finished is as it was before", err=True)
         return _INTERRUPTED
-    except SystemExit:  # how click and rich leave when the other end of a pipe has closed
+    except (BrokenPipeError, SystemExit):  # click and rich leave a closed pipe by the latter
+        _abandon_standard_output()
         return _READER_GONE
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tiedexport"):
@@ -52,10 +56,18 @@ def _exit_code(arguments: list[str] | None) -> int:
     except OSError as error:
         # Only standard output has no name here: whoever writes a file names it.
         click.echo(f"error: {error.strerror}: {error.filename or 'standard output'}", err=True)
+        if error.filename is None:
+            _abandon_standard_output()
         return errors.EXIT_BAD_INPUT
     except Exception:
         return _internal_error()
     return result if isinstance(result, int) else errors.EXIT_DONE
+
+
+def _abandon_standard_output() -> None:
+    """Send what is still buffered nowhere, or the interpreter's last flush would fail as well."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _internal_error() -> int:
