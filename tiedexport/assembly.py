@@ -111,8 +111,7 @@ class Assembly:
         """
         availability = engines.builder_for(target).availability(target)
         if not availability.available:
-            reason = f"{availability.reason}; {availability.remedy}"
-            self.outcomes.append(EngineOutcome(target, "", None, "not run", reason))
+            self.outcomes.append(EngineOutcome(target, "", None, "not run", availability.why))
             return
         for precision in engine_precisions(self._precisions):
             for stage in self._stages:

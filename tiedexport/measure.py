@@ -173,7 +173,7 @@ def _rows(bundle: Bundle, wanted: Sequence[str]) -> Iterator[_Row]:
         found = row.availability()
         for precision in bundle.manifest.precisions:
             if not found.available:
-                reason = "; ".join(filter(None, (found.reason, found.remedy)))
+                reason = found.why
             elif row.slow and not wanted:
                 reason = f"slow by design; to measure it: --runtime {row.name}"
             else:

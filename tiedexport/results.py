@@ -25,6 +25,11 @@ class Availability(Struct, frozen=True):
     reason: str = ""
     remedy: str = ""
 
+    @property
+    def why(self) -> str:
+        """Reason and remedy in one line; empty where it is available."""
+        return "; ".join(filter(None, (self.reason, self.remedy)))
+
 
 class Component(Struct, frozen=True):
     """A row of `doctor`: a runtime, an engine builder, or a part of the environment."""

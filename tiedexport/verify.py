@@ -101,8 +101,8 @@ class _Judge:
         """Every stage in every precision of the bundle, or a row that says why not."""
         availability = runtime.availability()
         if not availability.available:
-            reason = "; ".join(filter(None, (availability.reason, availability.remedy)))
-            self.comparisons.append(Comparison(runtime.name, "", None, "not run", reason))
+            row = Comparison(runtime.name, "", None, "not run", availability.why)
+            self.comparisons.append(row)
             return
         for precision in self._bundle.manifest.precisions:
             chosen, reason = choose_precision(runtime, self._bundle, precision)

@@ -75,6 +75,15 @@ def test_the_first_screen_answers_four_questions_before_any_section(written):
         assert answer in page.text
 
 
+def test_a_model_without_ties_is_not_said_to_hold_one(tmp_path):
+    bundle = handmade.bundle(tmp_path / "m.tied")
+    bundle.manifest = msgspec.structs.replace(bundle.manifest, ties=())
+    path = report(bundle, output=tmp_path / "report.html")
+    text = Outline(path.read_text("utf-8")).text
+    assert "no tie" in text
+    assert "✓" not in text
+
+
 def test_the_page_asks_the_network_for_nothing_and_runs_nothing(written):
     _, page, _ = written
     for tag, attributes in page.tags:

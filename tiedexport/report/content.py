@@ -37,7 +37,7 @@ def page(
     """Everything that the bundle and the results at hand can tell."""
     accounts = storage(bundle)
     sections = [_tie_section(bundle, accounts)]
-    answers = [_tie_answer(accounts)]
+    answers = [_tie_answer(bundle, accounts)]
     if verify is not None:
         sections.append(_verify_section(verify))
         answers.append(_verify_answer(verify))
@@ -63,22 +63,24 @@ def _subtitle(bundle: Bundle) -> str:
     )
 
 
-def _tie_answer(accounts: list[Storage]) -> Answer:
-    holds = all(account.holds for account in accounts)
+def _tie_answer(bundle: Bundle, accounts: list[Storage]) -> Answer:
+    question = "Does the tie hold?"
     worst = max(accounts, key=lambda account: account.ratio)
-    return Answer(
-        "Does the tie hold?",
-        "yes" if holds else "no",
+    stored = (
         f"{size(worst.stored_bytes)} stored for {size(worst.needed_bytes)} of {worst.precision} "
-        f"parameters: {worst.ratio:.3f} ×",
-        "passed" if holds else "failed",
+        f"parameters: {worst.ratio:.3f} ×"
     )
+    if not bundle.manifest.ties:
+        return Answer(question, "no tie", f"the model uses each weight once; {stored}")
+    if all(account.holds for account in accounts):
+        return Answer(question, "yes", stored, "passed")
+    return Answer(question, "no", stored, "failed")
 
 
 def _tie_section(bundle: Bundle, accounts: list[Storage]) -> Section:
     manifest = bundle.manifest
     table = Table(
-        ("precision", "needed", "tensors", "stored", "ratio", "tie"),
+        ("precision", "needed", "tensors", "stored", "ratio", "one copy"),
         tuple(
             (
                 str(account.precision),
@@ -86,7 +88,7 @@ def _tie_section(bundle: Bundle, accounts: list[Storage]) -> Section:
                 f"{account.tensor_bytes:,} B",
                 f"{account.stored_bytes:,} B",
                 f"{account.ratio:.4f}",
-                "holds" if account.holds else "broken",
+                "yes" if account.holds else "no",
             )
             for account in accounts
         ),

@@ -1,4 +1,8 @@
-"""ONNX's reference evaluator: slow, plain, and the standard's own word on every operator."""
+"""ONNX's reference evaluator: slow and plain, in float32 the standard's own word on every operator.
+
+In half precision Gemm, Conv and ConvTranspose are ours: computed in float32 by the evaluator and
+rounded once. As it comes, it also rounds between its steps, and does not stay within the bound.
+"""
 
 from __future__ import annotations
 
