@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tiedexport.stored import StoredTensor
 
 Relation = Literal["same", "transposed", "cast", "cast and transposed"]
 
@@ -48,3 +54,47 @@ def _equal(view: np.ndarray, other: np.ndarray) -> bool:
             )
             for block in blocks
         )
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A stored tensor that repeats another.
+
+    `tensor` is `original.transpose(axes).reshape(tensor.shape).astype(tensor.dtype)`, unless `form`
+    begins with "permuted": then a runtime's blocked layout separates them and `axes` is empty.
+
+    Attributes:
+        form: "same", "transposed", "cast", "cast and transposed", "permuted (…)".
+        difference: largest |original - copy| over all elements; 0 unless `atol` admitted more.
+    """
+
+    tensor: StoredTensor
+    form: str
+    axes: tuple[int, ...]
+    difference: float = 0.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """A stored weight and every other tensor that repeats it, in the order given.
+
+    The original is the first of the widest type; tensors of one place stand here as copies of form
+    "same", and count once by `place`.
+    """
+
+    original: StoredTensor
+    copies: tuple[Copy, ...]
+
+
+def find(tensors: Iterable[StoredTensor], *, atol: float = 0.0) -> list[Group]:
+    """Every weight that is stored or named more than once, by content.
+
+    Samples of each tensor decide who could be a copy; only candidates are compared in full, piece
+    by piece. Tensors that are equal by chance are left out: fewer than 16 elements, constants,
+    identities, masks, arithmetic progressions.
+
+    Args:
+        tensors: of any number of files.
+        atol: also take tensors of one type whose elements differ by at most this.
+    """
+    raise NotImplementedError
