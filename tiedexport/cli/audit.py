@@ -1,0 +1,48 @@
+"""`tiedexport audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tiedexport.cli.options import comma_separated, common, json_option, progress_bar
+from tiedexport.errors import EXIT_CHECK_FAILED
+from tiedexport.output import Output, writable_place
+
+
+@click.command()
+@click.argument("things", metavar="THING...", nargs=-1, required=True)
+@click.option("--fail-on-copies", is_flag=True, help="Exit 1 if a tie has more than one copy.")
+@click.option("--input-shape", callback=comma_separated(int),
+              help="Of one item, for a live module: 784 or 1,28,28.")  # fmt: skip
+@click.option("--deep", is_flag=True,
+              help="Run ONNX Runtime on more than 512 MiB of weights too.")  # fmt: skip
+@click.option("--report", type=click.Path(path_type=Path), callback=writable_place,
+              metavar="FILE.html", help="Also write a page with pictures.")  # fmt: skip
+@json_option
+@common
+def audit(
+    quiet: bool,
+    json_file: Path | None,
+    fail_on_copies: bool,
+    report: Path | None,
+    **arguments: Any,
+) -> None:
+    """Count the physical copies of every tied weight.
+
+    THING is a checkpoint, a bundle, one or several .onnx files, a .safetensors file, a TensorRT
+    plan beside the weights it was built from, or a live module as package.module:factory.
+    """
+    from tiedexport import audit as verb
+    from tiedexport.report import ties_terminal
+
+    result = verb.audit(**arguments, progress=progress_bar(quiet))
+    if report is not None:
+        from tiedexport.report import audit_report
+
+        audit_report(result, report)
+    Output(json_file).show(result, ties_terminal.print_audit)
+    if fail_on_copies and result.failed:
+        raise click.exceptions.Exit(EXIT_CHECK_FAILED)

@@ -1,0 +1,42 @@
+"""`tiedexport bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tiedexport.cli.options import PATH, comma_separated, common, json_option, progress_bar
+from tiedexport.output import Output
+
+
+@click.command()
+@click.argument("bundle", metavar="NAME.TIED", type=PATH)
+@click.option("--runtime", multiple=True, help="Only this one (see doctor); repeat for more.")
+@click.option("--stage", multiple=True, default=("autoencoder",), show_default=True,
+              help="encoder, decoder or autoencoder; repeat for more.")  # fmt: skip
+@click.option("--batch", callback=comma_separated(int), default="1,8,64,256",
+              show_default=True)  # fmt: skip
+@click.option("--warmUp", "warmup_ms", type=float, default=200, show_default=True, metavar="MS",
+              help="Milliseconds before timing starts, a contender.")  # fmt: skip
+@click.option("--duration", "duration_s", type=float, default=1, show_default=True, metavar="S",
+              help="Least seconds of timing, a contender and batch size.")  # fmt: skip
+@click.option("--iterations", type=int, default=10, show_default=True, help="Least timed calls.")
+@click.option("--percentile", callback=comma_separated(float), default="50,95,99",
+              show_default=True)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@json_option
+@common
+def bench(quiet: bool, json_file: Path | None, **arguments: Any) -> None:
+    """Measure latency, contenders taking turns.
+
+    All of them run round by round in one call; --json holds throughput and every percentile.
+    """
+    from tiedexport import measure as verb
+    from tiedexport.report import terminal
+
+    result = verb.bench(**arguments, progress=progress_bar(quiet))
+    out = Output(json_file)
+    out.show(result, terminal.print_bench)
+    out.verdict(result)

@@ -1,0 +1,54 @@
+"""`tiedexport build`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tiedexport.cli.options import PATH, common, dry_run_option, json_option, progress_bar
+from tiedexport.errors import EXIT_MISSING
+from tiedexport.output import Output
+
+
+@click.command()
+@click.argument("checkpoint", metavar="MODEL.PT", type=PATH)
+@click.option("-o", "--output", type=PATH, help="The bundle; default: beside MODEL.PT, .tied.")
+@click.option("--precision", help="fp32,fp16,bf16; default: the recipe's, else fp32,fp16.")
+@click.option(
+    "--target",
+    multiple=True,
+    help="An engine to build: rtx:sm89, tensorrt, or none; repeat for more. "
+    "Default: the recipe's, else every engine that this machine can build.",
+)
+@click.option("--weights", type=click.Choice(["shared", "baked"]), default="shared",
+              show_default=True, help="Engines take weights as inputs, or hold them.")  # fmt: skip
+@click.option("--opset", type=click.IntRange(18, 23), default=22, show_default=True)
+@click.option("--io-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@dry_run_option
+@json_option
+@common
+def build(
+    quiet: bool, target: tuple[str, ...], json_file: Path | None, dry_run: bool, **arguments: Any
+) -> None:
+    """Build a bundle from a checkpoint.
+
+    It holds graphs, each weight once a precision, engines, and golden pairs to verify with.
+    """
+    from tiedexport import export as verb
+    from tiedexport.report import terminal
+
+    if "none" in target and len(target) > 1:
+        raise click.UsageError("--target none goes with no other target")
+    arguments["target"] = () if target == ("none",) else target or None
+    if dry_run:
+        click.echo(verb.plan(**arguments))
+        return
+    result = verb.build(**arguments, progress=progress_bar(quiet))
+    out = Output(json_file)
+    out.show(result, terminal.print_build)
+    out.say(f"next: tiedexport verify {shlex.quote(result.bundle)}")
+    if not result.passed:
+        raise click.exceptions.Exit(EXIT_MISSING)
