@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from command_line import tiedexport
 
 from tiedexport.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from tiedexport.checkpoint import Checkpoint, save_checkpoint
@@ -137,3 +138,34 @@ def session(dense_bundle: Bundle, runtime: str) -> Iterator[Session]:
     """A session of one small tied dense model in every runtime of this machine."""
     with session_of(dense_bundle, runtime) as opened:
         yield opened
+
+
+_RECIPE = """
+[model]
+family = "autoencoder"
+widths = [48, 24, 6]
+
+[data]
+source = "images.npz"
+
+[training]
+epochs = 3
+batch_size = 8
+"""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images.npz, a recipe, and what train and build made of them."""
+    path = tmp_path_factory.mktemp("unseen")
+    random = np.random.default_rng(7)
+    stripes = np.sin(np.arange(48).reshape(6, 8) * random.uniform(0.1, 1.0, (90, 1, 1)))
+    np.savez(path / "images.npz", images=((stripes + 1) * 127).astype(np.uint8))
+    (path / "stripes.toml").write_text(_RECIPE)
+    for arguments in (
+        ("train", "stripes.toml", "-o", "model.pt"),
+        ("build", "model.pt", "--target", "none"),
+    ):
+        done = tiedexport(*arguments, cwd=path)
+        assert done.returncode == 0, done.stderr
+    return path

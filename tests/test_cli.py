@@ -2,92 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pytest
-
-from tiedexport.__main__ import main
+from command_line import tiedexport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_BAD_INPUT, EXIT_INTERNAL = 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
-
-RECIPE = """
-[model]
-family = "autoencoder"
-widths = [48, 24, 6]
-
-[data]
-source = "images.npz"
-
-[training]
-epochs = 3
-batch_size = 8
-"""
-
-
-@dataclass
-class Done:
-    """What a call of the command line left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def tiedexport(*arguments: object, cwd: Path) -> Done:
-    """The command line in this process, with output that is no terminal, 80 columns wide."""
-    words = [str(argument) for argument in arguments]
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.chdir(cwd),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["tiedexport", *words])
-        patch.setenv("COLUMNS", "80")
-        with pytest.raises(SystemExit) as stop:
-            main()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return Done(code, *(_text(stream) for stream in (out, err)))
-
-
-def _text(stream: io.TextIOWrapper) -> str:
-    stream.seek(0)
-    return stream.read()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images.npz, a recipe, and what train and build made of them."""
-    path = tmp_path_factory.mktemp("unseen")
-    random = np.random.default_rng(7)
-    stripes = np.sin(np.arange(48).reshape(6, 8) * random.uniform(0.1, 1.0, (90, 1, 1)))
-    np.savez(path / "images.npz", images=((stripes + 1) * 127).astype(np.uint8))
-    (path / "stripes.toml").write_text(RECIPE)
-    for arguments in (
-        ("train", "stripes.toml", "-o", "model.pt"),
-        ("build", "model.pt", "--target", "none"),
-    ):
-        done = tiedexport(*arguments, cwd=path)
-        assert done.returncode == 0, done.stderr
-    return path
 
 
 def test_train_prints_the_test_error_beside_the_untied_twin_and_pca(folder: Path) -> None:
@@ -274,88 +206,3 @@ def test_a_build_that_is_told_to_stop_leaves_nothing_behind(folder: Path, tmp_pa
     assert build.returncode == EXIT_INTERRUPTED
     assert "interrupted" in words
     assert not list(tmp_path.iterdir())
-
-
-class _Malicious:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch executed",)
-
-
-def test_a_pickle_that_would_execute_something_exits_4_and_executes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(pickle.dumps({"state": _Malicious()}))
-    done = tiedexport("build", "model.pt", cwd=tmp_path)
-    assert done.returncode == EXIT_BAD_INPUT
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["build", "absent.pt"], EXIT_BAD_INPUT, "absent.pt"),
-        (["verify", "absent.tied"], EXIT_BAD_INPUT, "absent.tied"),
-        (["train", "absent.toml"], EXIT_BAD_INPUT, "absent.toml"),
-        (["frobnicate"], EXIT_USAGE, "frobnicate"),
-        (["build", "m.pt", "--opset", "5"], EXIT_USAGE, "18<=x<=23"),
-        (["build", "m.pt", "--target", "none", "--target", "rtx"], EXIT_USAGE, "none"),
-        (["bench", "x.tied", "--batch", "1,two"], EXIT_USAGE, "two"),
-        (["run", "x.tied", "dream", "x.npy", "-o", "y.npy"], EXIT_USAGE, "dream"),
-    ],
-)
-def test_wrong_input_names_itself_and_has_its_exit_code(
-    arguments: list[str], code: int, words: str, tmp_path: Path
-) -> None:
-    done = tiedexport(*arguments, cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["build", "model.pt", "--precision", "fp33"],
-        ["build", "model.pt", "--precision", ""],
-        ["bench", "model.tied", "--stage", "attic"],
-        ["build", "model.pt", "--target", "abacus"],
-        ["verify", "model.tied", "--runtime", "abacus"],
-        ["run", "model.tied", "encode", "x.npy", "-o", "y.npy", "--runtime", "abacus"],
-    ],
-)
-def test_names_that_do_not_exist_exit_2(arguments: list[str], folder: Path) -> None:
-    np.save(folder / "x.npy", np.zeros((1, 48), np.float32))
-    done = tiedexport(*arguments, cwd=folder)
-    assert done.returncode == EXIT_USAGE, done.stderr
-    assert "expected" in done.stderr
-
-
-def test_a_fault_of_ours_exits_5_and_says_how_to_report_it(tmp_path: Path) -> None:
-    script = (
-        "import tiedexport.doctor, tiedexport.__main__\n"
-        "def fail(): raise KeyError('planted')\n"
-        "tiedexport.doctor.doctor = fail\n"
-        "tiedexport.__main__.main(['doctor'])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == EXIT_INTERNAL
-    assert "planted" in done.stderr
-    assert "report" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.parametrize("arguments", [["train", "r.toml"], ["build", "m.pt"], ["demo"]], ids=str)
-def test_a_target_without_torch_learns_what_to_install_for_authoring(
-    arguments: list[str], tmp_path: Path
-) -> None:
-    script = (
-        f"import sys; sys.modules['torch'] = None\n"
-        f"import tiedexport.__main__; tiedexport.__main__.main({arguments!r})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == EXIT_MISSING, done.stderr
-    assert "torch" in done.stderr
-    assert "pip install 'tiedexport[train]'" in done.stderr
-    assert "Traceback" not in done.stderr
