@@ -10,7 +10,8 @@ from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import load_checkpoint
 from tiedexport.errors import BundleError, MissingRuntimeError
 from tiedexport.progress import Progress
-from tiedexport.results import BuildResult, DemoResult, TrainResult
+from tiedexport.results import BuildResult, TrainResult
+from tiedexport.results.demo import DemoResult
 
 _RECIPE = "digits.toml"
 _DURATION_S = 0.5

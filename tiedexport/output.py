@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
 
-    from tiedexport.results import BenchResult, DemoResult, VerifyResult
+    from tiedexport.results import BenchResult, VerifyResult
+    from tiedexport.results.demo import DemoResult
 
 R = TypeVar("R", bound="Struct")
 

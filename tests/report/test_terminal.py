@@ -14,11 +14,11 @@ from tiedexport.results import (
     Availability,
     BuildResult,
     Component,
-    DemoResult,
     DoctorResult,
     EngineOutcome,
     TrainResult,
 )
+from tiedexport.results.demo import DemoResult
 
 REASON = (
     "no CUDA driver [Errno 2] libcuda.so.1: cannot open shared object file; "

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from tiedexport.results import (
         BenchResult,
         BuildResult,
-        DemoResult,
         DoctorResult,
         VerifyResult,
     )
+    from tiedexport.results.demo import DemoResult
 
 _COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 

@@ -234,28 +234,6 @@ class TrainResult(Struct, frozen=True):
     schema: int = RESULT_SCHEMA
 
 
-class DemoResult(Struct, frozen=True):
-    """The whole path: every result of `demo` and the report that shows them."""
-
-    train: TrainResult
-    build: BuildResult
-    verify: VerifyResult
-    bench: BenchResult
-    report: str
-    seconds: float
-    schema: int = RESULT_SCHEMA
-
-    @property
-    def failed(self) -> bool:
-        """Whether a check failed."""
-        return self.verify.failed or self.bench.failed
-
-    @property
-    def passed(self) -> bool:
-        """Whether both checks passed."""
-        return self.verify.passed and self.bench.passed
-
-
 def to_json(result: Struct) -> bytes:
     """A result as indented JSON with a final newline; `passed` where the record has a verdict."""
     fields: dict[str, Any] = msgspec.to_builtins(result)
