@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     )
     from tiedexport.results.demo import DemoResult
 
-_COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
 def print_verify(result: VerifyResult, console: Console | None = None) -> None:
     """Errors in units of their bounds, test RMSE, and every reason in full."""
     console = console or Console(highlight=False)
-    _print(console, tables.comparisons(result))
-    _print(console, tables.quality(result))
+    print_table(console, tables.comparisons(result))
+    print_table(console, tables.quality(result))
     _print_reasons(console, tables.not_run([*result.comparisons, *result.quality]))
 
 
@@ -40,7 +40,7 @@ def print_bench(result: BenchResult, console: Console | None = None) -> None:
     """Median and tail latency by batch size, and every reason in full."""
     console = console or Console(highlight=False)
     for table in tables.latencies(result):
-        _print(console, table)
+        print_table(console, table)
     _print_reasons(console, tables.not_run(result.latencies))
 
 
@@ -53,16 +53,16 @@ def print_doctor(result: DoctorResult, console: Console | None = None) -> None:
         tuple((row.name, row.kind, row.availability.version) for row in present),
         first_number=3,
     )
-    _print(console, table)
+    print_table(console, table)
     for row in result.components:
         found = row.availability
         if not found.available:
-            _print_reason(console, "not run", f"{row.name} ({row.kind})", "missing", found.reason)
+            print_reason(console, "not run", f"{row.name} ({row.kind})", "missing", found.reason)
             if found.remedy:
                 console.print(Padding(escape(found.remedy), (0, 0, 0, 4), expand=False))
     for warning in result.warnings:
-        _print_reason(console, "failed", "warning", "", warning)
-    _print(console, tables.environment(result.environment))
+        print_reason(console, "failed", "warning", "", warning)
+    print_table(console, tables.environment(result.environment))
 
 
 def print_build(result: BuildResult, console: Console | None = None) -> None:
@@ -75,7 +75,7 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
         ("files without engines", f"{size(result.file_bytes)} ({ratio:.4f} x)"),
         ("engines", size(result.engine_bytes)),
     ]
-    _print(console, Table((result.bundle, ""), tuple(rows), first_number=2))
+    print_table(console, Table((result.bundle, ""), tuple(rows), first_number=2))
     built = [engine for engine in result.engines if engine.status == "passed"]
     engines = Table(
         ("engine", "target", "size", "took"),
@@ -85,12 +85,12 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
         ),
         first_number=2,
     )
-    _print(console, engines)
+    print_table(console, engines)
     for engine in result.engines:
         if engine.status != "passed":
             parts = (engine.target, engine.stage, engine.precision)
             who = " ".join(str(part) for part in parts if part)
-            _print_reason(console, engine.status, who, engine.status, engine.reason)
+            print_reason(console, engine.status, who, engine.status, engine.reason)
 
 
 def print_manifest(manifest: Manifest, console: Console | None = None) -> None:
@@ -108,9 +108,9 @@ def print_manifest(manifest: Manifest, console: Console | None = None) -> None:
     )
     made_with = Table(("made with", ""), tuple(manifest.versions.items()), first_number=2)
     for part in (head, *_interface(manifest), *_contents(manifest), made_with):
-        _print(console, part)
+        print_table(console, part)
     if manifest.training is not None:
-        _print(console, tables.training(manifest.training))
+        print_table(console, tables.training(manifest.training))
 
 
 def print_demo(result: DemoResult, console: Console | None = None) -> None:
@@ -133,7 +133,7 @@ def print_demo(result: DemoResult, console: Console | None = None) -> None:
     if fastest is not None:
         what = f"{tables.contender(fastest)}, batch {fastest.batch}"
         rows.append(("latency", f"{tables.seconds(fastest.median_s)} ({what}, median)"))
-    _print(console, Table(("demo", ""), tuple(rows), first_number=2))
+    print_table(console, Table(("demo", ""), tuple(rows), first_number=2))
     _print_reasons(console, tables.not_run(result.verify.comparisons))
     console.print(f"report: {escape(result.report)}", soft_wrap=True)
 
@@ -171,7 +171,7 @@ def _contents(manifest: Manifest) -> Iterator[Table]:
     )
 
 
-def _print(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     """A table, unless it is empty; lines and colours only on a terminal."""
     if not table.rows:
         return
@@ -189,7 +189,7 @@ def _print(console: Console, table: Table) -> None:
     marks = table.marks or ("",) * len(table.rows)
     for row, mark in zip(table.rows, marks, strict=True):
         *cells, last = map(escape, row)
-        colour = _COLOURS.get(mark)
+        colour = COLOURS.get(mark)
         grid.add_row(*cells, f"[{colour}]{last}[/]" if colour else last)
     console.print(grid)
     console.print()
@@ -197,12 +197,13 @@ def _print(console: Console, table: Table) -> None:
 
 def _print_reasons(console: Console, reasons: Sequence[tuple[str, str, str]]) -> None:
     for status, who, reason in reasons:
-        _print_reason(console, status, who, status, reason)
+        print_reason(console, status, who, status, reason)
     if reasons:
         console.print()
 
 
-def _print_reason(console: Console, mark: str, who: str, word: str, reason: str) -> None:
+def print_reason(console: Console, mark: str, who: str, word: str, reason: str) -> None:
     """Who, what, and why below it, wrapped but never cut."""
-    console.print(f"[bold]{escape(who)}[/] [{_COLOURS[mark]}]{word}[/]", soft_wrap=False)
+    colour = COLOURS.get(mark, "default")
+    console.print(f"[bold]{escape(who)}[/] [{colour}]{word}[/]", soft_wrap=False)
     console.print(Padding(escape(reason), (0, 0, 0, 4), expand=False))
