@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
+
+from tiedexport.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +72,18 @@ class StoredTensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return prod(self.shape)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """The shape of what `content` reads: flat bytes for types of less than a byte."""
+        packed = self.dtype == np.uint8 and 0 < self.place.size_bytes < self.size
+        return (self.place.size_bytes,) if packed else self.shape
+
+    @property
+    def length(self) -> int:
+        """How many elements `content` reads."""
+        return prod(self.elements)
 
 
 class ArrayContent:
@@ -87,23 +102,76 @@ class ArrayContent:
         return picked
 
 
+def in_memory(name: str, array: np.ndarray) -> StoredTensor:
+    """An array as a stored tensor; arrays that begin at one address have one place."""
+    place = Place("memory", array.__array_interface__["data"][0], array.nbytes)
+    return StoredTensor(name, place, array.dtype, array.shape, ArrayContent(array))
+
+
 class FileContent:
-    """Bytes of a file read by `pread`: nothing stays mapped, so nothing counts as our memory."""
+    """Bytes of a file read by `pread`: nothing stays mapped, so nothing counts as our memory.
+
+    All tensors of a file share one descriptor.
+    """
 
     def __init__(self, path: Path, offset: int, dtype: np.dtype[Any]) -> None:
+        self._file, self._offset, self._dtype = _opened(path), offset, dtype
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Raises BadInputError where the file ends early or cannot be read."""
+        width = self._dtype.itemsize
+        raw = self._file.read(self._offset + start * width, count * width)
+        return np.frombuffer(raw, self._dtype, count)
+
+    def sample(self, indices: np.ndarray) -> np.ndarray:
+        """One read an element: for dozens of them."""
+        width = self._dtype.itemsize
+        parts = [self._file.read(self._offset + i * width, width) for i in indices.tolist()]
+        return np.frombuffer(b"".join(parts), self._dtype)
+
+
+class _File:
+    """A descriptor that closes itself when the last tensor of the file is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._offset, self._dtype = offset, dtype
 
     def __del__(self) -> None:
         if (descriptor := getattr(self, "_descriptor", None)) is not None:
             os.close(descriptor)
 
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Raises OSError or, where the file ends early, ValueError."""
-        width = self._dtype.itemsize
-        raw = os.pread(self._descriptor, count * width, self._offset + start * width)
-        return np.frombuffer(raw, self._dtype, count)
+    def read(self, offset: int, size: int) -> bytes:
+        try:
+            raw = os.pread(self._descriptor, size, offset)
+            while len(raw) < size and (more := self._more(raw, offset, size)):
+                raw += more
+        except OSError as error:
+            raise BadInputError("a file cannot be read", where=self.path, got=error) from error
+        if len(raw) < size:
+            raise BadInputError(
+                "a file ended while a tensor was read",
+                where=self.path,
+                got=f"{offset + len(raw)} bytes",
+                expected=f"{offset + size} at least",
+            )
+        return raw
 
-    def sample(self, indices: np.ndarray) -> np.ndarray:
-        """One read an element: for dozens of them."""
-        return np.concatenate([self.read(int(i), 1) for i in indices])
+    def _more(self, raw: bytes, offset: int, size: int) -> bytes:
+        """What one `pread`, which stops at 2 GiB, left out."""
+        return os.pread(self._descriptor, size - len(raw), offset + len(raw))
+
+
+_open_files: WeakValueDictionary[tuple[str, int, int, int], _File] = WeakValueDictionary()
+
+
+def _opened(path: Path) -> _File:
+    """The file's descriptor; another one once the path holds another file."""
+    try:
+        found = path.stat()
+        key = str(path), found.st_dev, found.st_ino, found.st_mtime_ns
+        if (file := _open_files.get(key)) is None:
+            file = _open_files[key] = _File(path)
+    except OSError as error:
+        raise BadInputError("a file cannot be opened", where=path, got=error.strerror) from error
+    return file

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tiedexport import copies
 from tiedexport.errors import TieBrokenError
+from tiedexport.stored import in_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,26 +71,30 @@ def assert_tied(model: ir.Model, ties: tuple[Tie, ...], after: str) -> None:
     Raises:
         TieBrokenError: a tied weight is missing, or a copy of it (transposed, cast) is stored too.
     """
-    stored = _stored_tensors(model)
+    tensors = _stored_tensors(model)
     inputs = {value.name for value in model.graph.inputs}
     for tie in ties:
-        weight = stored.get(tie.weight)
-        if weight is None:
-            if tie.weight in inputs:
-                continue
+        if tie.weight not in tensors and tie.weight not in inputs:
             raise TieBrokenError(
                 "a tied weight is gone", where=f"pass {after}", got="no tensor", expected=tie.weight
             )
-        for name, other in stored.items():
-            if name == tie.weight or other.size != weight.size:
+    tied = {tie.weight: tie for tie in ties if tie.weight in tensors}
+    sizes = {tensors[name].size for name in tied}
+    stored = [
+        in_memory(name, tensor.numpy()) for name, tensor in tensors.items() if tensor.size in sizes
+    ]
+    for group in copies.find(stored):
+        for copy in group.copies:
+            names = [copy.tensor.name, group.original.name]
+            if (weight := next((name for name in names if name in tied), None)) is None:
                 continue
-            if (how := copies.relation(weight.numpy(), other.numpy())) is not None:
-                raise TieBrokenError(
-                    "a tied weight is stored twice",
-                    where=f"pass {after}",
-                    got=f"{name} is {tie.weight} ({how})",
-                    expected=f"one tensor for {', '.join(tie.uses)}",
-                )
+            names.remove(weight)
+            raise TieBrokenError(
+                "a tied weight is stored twice",
+                where=f"pass {after}",
+                got=f"{names[0]} is {weight} ({copy.form})",
+                expected=f"one tensor for {', '.join(tied[weight].uses)}",
+            )
 
 
 def _stored_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:

@@ -1,0 +1,114 @@
+"""Which tensors hold enough information that two equal ones are a copy and not a coincidence.
+
+Two tensors that have nothing to do with each other agree with a probability of 2^-bits, where bits
+is the least that it takes to tell the content to someone who sees each element's neighbours first.
+Weights, also random ±1 or ternary ones, take about a bit an element or more; constants,
+identities, triangular, banded and block masks and one-hot rows take nearly none, because an element
+follows from those to its left and above; arithmetic progressions along any axis, because its
+difference to them does.
+"""
+
+from __future__ import annotations
+
+from math import log2
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiedexport.copies.types import SIGNIFICANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiedexport.stored import StoredTensor
+
+LEAST_ELEMENTS = 16
+"""Fewer are equal too easily: the same small kernel, the same scales."""
+
+LEAST_BITS = 32.0
+"""Odds of one in four billion for a pair."""
+
+_WINDOW = 1 << 12
+_WINDOWS = 8
+
+
+def informative(tensor: StoredTensor) -> bool:
+    """Whether a tensor that equals this one is a copy of it.
+
+    Looks at up to eight windows of the content: a weight may begin with rows of zeros.
+    """
+    if tensor.length < LEAST_ELEMENTS or tensor.dtype == np.bool_:
+        return False
+    return any(information(window) >= LEAST_BITS for window in _windows(tensor))
+
+
+def _windows(tensor: StoredTensor) -> Iterator[np.ndarray]:
+    """Pieces of the content as a matrix, its last axis that of the tensor: ends, then inside."""
+    columns = next((n for n in reversed(tensor.elements) if n > 1), 1)
+    rows = tensor.length // columns
+    height = min(rows, max(32, _WINDOW // columns))
+    width = min(columns, max(1, _WINDOW // height))
+    ends = np.array([[0, 0], [1, 1], [0.5, 0.5]])
+    corners = np.concatenate([ends, np.random.default_rng(0).random((_WINDOWS - 3, 2))])
+    scaled = np.rint(corners * [rows - height, columns - width]).astype(np.int64)
+    for top, left in np.unique(scaled, axis=0):
+        lines = range(int(top), int(top) + height)
+        if width == columns:
+            yield tensor.content.read(int(top) * columns, height * width).reshape(height, width)
+        else:
+            yield np.stack([tensor.content.read(i * columns + int(left), width) for i in lines])
+
+
+def information(window: np.ndarray) -> float:
+    """Bits that it takes to tell a matrix, element by element, to one who saw its neighbours."""
+    for _ in range(2):  # rows, then columns, that repeat the one before tell nothing
+        changes = (_bits(window)[1:] != _bits(window)[:-1]).any(axis=1)
+        window = window[np.concatenate([[True], changes])].T
+    if _is_progression(window):
+        return 0.0
+    names, counts = np.unique(_bits(window), return_counts=True)
+    if len(names) == 2 and counts.min() <= min(max(window.shape), window.size // 8):
+        return 0.0  # at most a one-hot row or column each
+    common = names[np.argsort(counts)[::-1][:3]]
+    kinds = np.full(window.shape, len(common))
+    for kind, name in enumerate(common):
+        kinds[_bits(window) == name] = kind
+    rare = int((kinds == len(common)).sum())
+    return _surprise(kinds) + rare * log2(max(1, len(names) - len(common)))
+
+
+def _bits(window: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(window).view(f"u{window.dtype.itemsize}")
+
+
+def _is_progression(window: np.ndarray) -> bool:
+    """Whether elements grow evenly along both axes, up to rounding."""
+    values = window.astype(np.float64)
+    if not np.isfinite(values).all():
+        return False
+    edges = [np.diff(values[0], 2), np.diff(values[:, 0], 2)]
+    inside = np.diff(np.diff(values, axis=0), axis=1)
+    stored_bits = SIGNIFICANDS.get(window.dtype)
+    epsilon = 0.0 if stored_bits is None else 2.0**-stored_bits
+    allowed = 4 * epsilon * np.abs(values).max()
+    return all(np.abs(part).max(initial=0.0) <= allowed for part in (*edges, inside))
+
+
+def _surprise(kinds: np.ndarray) -> float:
+    """Entropy of each element given those left, above and above left, summed, in bits.
+
+    What was seen once in its context says nothing about chance: it costs a full element.
+    """
+    symbols = int(kinds.max()) + 1
+    padded = np.pad(kinds, ((1, 0), (1, 0)), constant_values=symbols)
+    left, above, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
+    base = symbols + 1
+    contexts = ((left * base + above) * base + corner).ravel()
+    table = np.zeros((base**3, symbols))
+    np.add.at(table, (contexts, kinds.ravel()), 1)
+    totals = table.sum(axis=1)
+    once = float((totals == 1).sum())
+    table, totals = table[totals > 1], totals[totals > 1]
+    shares = table / totals[:, None]
+    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    return float(-(table * logs).sum()) + once * log2(symbols)
