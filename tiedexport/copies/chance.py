@@ -61,9 +61,7 @@ def _windows(tensor: StoredTensor) -> Iterator[np.ndarray]:
 
 def information(window: np.ndarray) -> float:
     """Bits that it takes to tell a matrix, element by element, to one who saw its neighbours."""
-    for _ in range(2):  # rows, then columns, that repeat the one before tell nothing
-        changes = (_bits(window)[1:] != _bits(window)[:-1]).any(axis=1)
-        window = window[np.concatenate([[True], changes])].T
+    window = _without_repeats(_without_repeats(window).T)
     if _is_progression(window):
         return 0.0
     names, counts = np.unique(_bits(window), return_counts=True)
@@ -75,6 +73,14 @@ def information(window: np.ndarray) -> float:
         kinds[_bits(window) == name] = kind
     rare = int((kinds == len(common)).sum())
     return _surprise(kinds) + rare * log2(max(1, len(names) - len(common)))
+
+
+def _without_repeats(window: np.ndarray) -> np.ndarray:
+    """Blocks of equal rows as one row each; a few rows that are equal are left: by chance."""
+    changes = (_bits(window)[1:] != _bits(window)[:-1]).any(axis=1)
+    if window.shape[1] == 1 or 2 * changes.sum() >= len(changes):
+        return window
+    return window[np.concatenate([[True], changes])]
 
 
 def _bits(window: np.ndarray) -> np.ndarray:
