@@ -42,18 +42,17 @@ def load(path: Path) -> ir.Model:
     try:
         model = ir.from_proto(proto)
         _settle(model, path)
-        for graph in (model.graph, *(function.graph for function in model.functions.values())):
-            graph.sort()
     except Exception as error:  # the wall: onnx_ir has no exception of its own for every fault
         raise GraphError(
             "a graph that makes no sense", where=path, got=_root_cause(error)
         ) from error
+    _sort(model, path)
     model.meta["training_info"] = list(proto.training_info)
     return model
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The protobuf of a model that `load` read, with what onnx_ir cannot hold put back.
+    """The protobuf of a model from `load`, with what onnx_ir cannot hold put back.
 
     Tensors that were inline in the loaded file still point into it: replace them first where the
     result is to stand alone.
@@ -67,7 +66,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 def _skeleton(path: Path) -> bytes:
     if not path.is_file():
-        got = "not a regular file" if path.exists() else "no such file"
+        got = "a folder" if path.is_dir() else "no such file"
         raise GraphError("not an ONNX file", where=path, got=got)
     try:
         with path.open("rb") as file:
@@ -102,6 +101,14 @@ def _settle(model: ir.Model, path: Path) -> None:
                 tensor.meta[PLACE] = int(offset), int(length)
                 del tensor.raw.metadata_props[-1]  # the entry itself, which came last
                 tensor.numpy()  # raises where elements are missing
+
+
+def _sort(model: ir.Model, path: Path) -> None:
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        try:
+            graph.sort()
+        except ValueError as error:
+            raise GraphError("a cyclic graph", where=path, got=error) from error
 
 
 def _root_cause(error: BaseException) -> BaseException:

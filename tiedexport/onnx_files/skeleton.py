@@ -123,13 +123,13 @@ class Skeleton:
         tensor = _Tensor(self._file, start, stop)
         if tensor.external is not None:
             self._folder.check(tensor.label, tensor.external, tensor.size_bytes)
-        elif tensor.dtype != ir.DataType.STRING and (tensor.payloads or tensor.size_bytes):
+        elif tensor.size_bytes:
             return self._inline(tensor, start, stop)
         return self._file.data[start:stop]
 
     def _inline(self, tensor: _Tensor, start: int, stop: int) -> bytes:
         length = sum(payload.end - payload.begin for payload in tensor.payloads)
-        if not length or (tensor.in_one_piece and length != tensor.size_bytes):
+        if length != tensor.size_bytes and (tensor.in_one_piece or not length):
             raise GraphError(
                 "a tensor of another size than its type and shape",
                 where=f"{tensor.label} in {self._file.path}",
