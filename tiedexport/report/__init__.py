@@ -11,9 +11,11 @@ from tiedexport.report.images import as_images, require_matplotlib
 from tiedexport.report.pictures import reconstruction_grid, training_curves
 
 if TYPE_CHECKING:
+    from tiedexport.report.page import Page
     from tiedexport.results import BenchResult, TrainResult, VerifyResult
+    from tiedexport.results.ties import AuditResult
 
-__all__ = ["as_images", "reconstruction_grid", "report", "training_curves"]
+__all__ = ["as_images", "audit_report", "reconstruction_grid", "report", "training_curves"]
 
 
 def report(
@@ -22,6 +24,7 @@ def report(
     verify: VerifyResult | None = None,
     bench: BenchResult | None = None,
     train: TrainResult | None = None,
+    audit: AuditResult | None = None,
     output: Path,
 ) -> Path:
     """Write a self-contained HTML report, and its Markdown twin with PNGs beside it.
@@ -31,6 +34,8 @@ def report(
         verify: agreement to show; without it, its section is left out.
         bench: latency to show; without it, its section is left out.
         train: by default what the bundle itself records of its training.
+        audit: copies of each tied weight at every stage; without it, the tie is judged by the
+            bytes of the bundle's files alone.
         output: the HTML file; the twin has the suffix `.md`, its pictures `<stem>-pictures/`.
 
     Returns:
@@ -41,12 +46,35 @@ def report(
         BundleError: the bundle is damaged.
     """
     require_matplotlib()
-    from tiedexport.report import content, html, markdown
+    from tiedexport.report import content
 
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     training = train.record if train is not None else opened.manifest.training
-    page = content.page(opened, verify, bench, training)
-    output = Path(output)
+    return _write(content.page(opened, verify, bench, training, audit), Path(output))
+
+
+def audit_report(result: AuditResult, output: Path) -> Path:
+    """Write what an audit found as a self-contained HTML page and its Markdown twin.
+
+    Args:
+        result: of `audit`, for any thing that it takes.
+        output: the HTML file; the twin has the suffix `.md`, its pictures `<stem>-pictures/`.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        MissingRuntimeError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    from tiedexport.report import ties_section
+
+    return _write(ties_section.page(result), Path(output))
+
+
+def _write(page: Page, output: Path) -> Path:
+    from tiedexport.report import html, markdown
+
     atomic.write(output, html.document(page).encode())
     markdown.write(page, output.with_suffix(".md"))
     return output

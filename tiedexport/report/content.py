@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.report import images, pictures, tables
+from tiedexport.report import images, pictures, tables, ties_section
 from tiedexport.report.page import (
     Answer,
     Chart,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
     from tiedexport.report.page import Block
     from tiedexport.results import BenchResult, VerifyResult
+    from tiedexport.results.ties import AuditResult
     from tiedexport.spec import TrainingRecord
 
 
@@ -33,11 +34,15 @@ def page(
     verify: VerifyResult | None,
     bench: BenchResult | None,
     training: TrainingRecord | None,
+    audit: AuditResult | None = None,
 ) -> Page:
     """Everything that the bundle and the results at hand can tell."""
     accounts = storage(bundle)
     sections = [_tie_section(bundle, accounts)]
     answers = [_tie_answer(bundle, accounts)]
+    if audit is not None:
+        sections += ties_section.sections(audit)
+        answers[0] = ties_section.tie_answer(audit)
     if verify is not None:
         sections.append(_verify_section(verify))
         answers.append(_verify_answer(verify))

@@ -98,14 +98,16 @@ def _table(table: Table) -> Html:
     caption = (tag("caption", table.title),) if table.title else ()
     head = tag("thead", cells("th", table.headers, scope="col"))
     inner = tag("table", *caption, head, tag("tbody", *rows))
-    return tag("div", inner, class_="wide", tabindex="0", role="region", aria_label="table")
+    width = "wide broad" if table.wide else "wide"
+    return tag("div", inner, class_=width, tabindex="0", role="region", aria_label="table")
 
 
 @_block.register(Chart)
 def _chart(chart: Chart) -> Html:
     drawing = pictures.svg(chart.figure, chart.name)
     opening = f'<svg class="chart" role="img" aria-label="{escape(chart.alt)}"'
-    return tag("figure", Html(drawing.replace("<svg", opening, 1)), class_="chart")
+    role = "chart broad" if chart.wide else "chart"
+    return tag("figure", Html(drawing.replace("<svg", opening, 1)), class_=role)
 
 
 @_block.register(Strip)

@@ -23,11 +23,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn figure; `name` is unique in the report, `alt` says what it shows."""
+    """A drawn figure; `name` is unique in the report, `alt` says what it shows.
+
+    A wide one has a row of the page to itself.
+    """
 
     name: str
     alt: str
     figure: Figure
+    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ _UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 class Table:
     """Text in rows; columns from `first_number` on are aligned to the right.
 
-    `marks` has, for each row, "passed", "failed", "not run" or "".
+    `marks` has, for each row, "passed", "failed", "not run" or "". A wide one has a row of the page
+    to itself.
     """
 
     headers: tuple[str, ...]
@@ -27,6 +28,7 @@ class Table:
     first_number: int = 1
     marks: tuple[str, ...] = ()
     title: str = ""
+    wide: bool = False
 
 
 class Contender(Protocol):

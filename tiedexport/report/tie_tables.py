@@ -10,7 +10,7 @@ from tiedexport.report.tables import Table, size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tiedexport.results.ties import AuditResult, Stage, StoredCopy, TiedWeight
+    from tiedexport.results.ties import AuditResult, Finding, Stage, StoredCopy, TiedWeight
 
 
 class Verdict(NamedTuple):
@@ -30,7 +30,7 @@ def verdict(result: AuditResult) -> Verdict:
     }
     mistakes = sum(finding.breaks_now for finding in result.findings)
     if result.failed:
-        parts = [f"more than one copy: {', '.join(by_status['copies'])}"] * bool(
+        parts = [f"more than one copy in {', '.join(by_status['copies'])}"] * bool(
             by_status["copies"]
         )
         parts += [f"{count(mistakes, 'mistake')} in the module"] * bool(mistakes)
@@ -85,6 +85,7 @@ def stages(result: AuditResult) -> Table:
         tuple((stage.name, subject(stage), *figures(stage)) for stage in result.stages),
         first_number=2,
         marks=tuple(map(mark, result.stages)),
+        wide=True,
     )
 
 
@@ -131,20 +132,14 @@ def _copy_cells(copy: StoredCopy, files: dict[str, str]) -> tuple[str, ...]:
     )
 
 
-def findings(result: AuditResult) -> Table:
+def findings(result: AuditResult) -> list[Finding]:
     """Mistakes of a live module, those that break a tie already first."""
-    ordered = sorted(result.findings, key=lambda finding: not finding.breaks_now)
-    return Table(
-        ("mistake", "where", "what goes wrong", "write instead", "broken"),
-        tuple((f.kind, f.where, f.consequence, f.instead, when(f.breaks_now)) for f in ordered),
-        first_number=5,
-        marks=tuple("failed" if finding.breaks_now else "" for finding in ordered),
-    )
+    return sorted(result.findings, key=lambda finding: not finding.breaks_now)
 
 
 def when(breaks_now: bool) -> str:
-    """Whether a finding's tie is broken already."""
-    return "already" if breaks_now else "by a later call"
+    """Whether a finding's tie is lost yet."""
+    return "lost already" if breaks_now else "lost by a later call"
 
 
 def name(copy: StoredCopy) -> str:

@@ -41,7 +41,7 @@ def print_audit(result: AuditResult, console: Console | None = None) -> None:
     files = tie_tables.short_names(result)
     for stage in result.stages:
         _print_ties(console, stage, files)
-    for finding in sorted(result.findings, key=lambda finding: not finding.breaks_now):
+    for finding in tie_tables.findings(result):
         _print_finding(console, finding)
     for status, who, why in tie_tables.reasons(result):
         print_reason(console, status, who, status, why)
@@ -116,7 +116,7 @@ def _print_tie(console: Console, tie: TiedWeight, files: dict[str, str]) -> None
 def _print_finding(console: Console, finding: Finding) -> None:
     """What is wrong, what follows, and a line to copy: it is never wrapped."""
     mark = "failed" if finding.breaks_now else "not run"
-    word = f"lost {tie_tables.when(finding.breaks_now)}"
+    word = tie_tables.when(finding.breaks_now)
     print_reason(console, mark, f"{finding.kind}: {finding.where}", word, finding.consequence)
     console.print("    write instead:")
     for line in finding.instead.splitlines():
@@ -150,7 +150,7 @@ def _print_mends(console: Console, mends: Sequence[Mend], ends: dict[str, str], 
         what = f"{_short(mend.kept, ends)} ← {_short(mend.removed, ends)}"
         console.print(Padding(escape(what), (0, 0, 0, 2), expand=False))
         apart = f", off by at most {mend.difference:.2g}" if mend.difference else ""
-        how = f"{mend.form}{apart}; now {mend.how}; saves {size(mend.saved_bytes)}"
+        how = f"{mend.form}{apart}; by {mend.how}; saves {size(mend.saved_bytes)}"
         console.print(Padding(escape(how), (0, 0, 0, 6), expand=False))
     if rest := ordered[_MENDS_SHOWN:]:
         saved = size(sum(mend.saved_bytes for mend in rest))
@@ -182,8 +182,3 @@ def _print_summary(console: Console, result: RetieResult) -> None:
     ]
     marks = ("", "", "", "" if result.outputs else "not run", mark)
     print_table(console, Table(("retie", ""), tuple(rows), 2, marks))
-
-
-def demo_row(result: AuditResult) -> tuple[str, str]:
-    """The audit in one row of a summary."""
-    return ("ties", tie_tables.verdict(result).sentence)
