@@ -7,7 +7,7 @@ import hashlib
 import stat
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -190,14 +190,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def safetensors_layout(path: Path) -> dict[str, tuple[Precision, tuple[int, ...], int, int]]:
-    """Name → (precision, shape, absolute offset in bytes, length in bytes), in file order.
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The entries of a safetensors file by name, in file order, and where its data begins.
 
     The safetensors library validates the header (no overlap, no hole, no overflow) before we
     read the offsets, which its Python interface does not tell.
 
     Raises:
-        BundleError: the file is no safetensors file, or holds a type other than F32, F16, BF16.
+        BundleError: the file is no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -206,12 +206,23 @@ def safetensors_layout(path: Path) -> dict[str, tuple[Precision, tuple[int, ...]
             pass
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
-            header = msgspec.json.decode(file.read(header_bytes))
+            header: dict[str, Any] = msgspec.json.decode(file.read(header_bytes))
     except (SafetensorError, OSError, msgspec.MsgspecError) as error:
         raise BundleError("unreadable weights", where=path, got=str(error)) from error
     header.pop("__metadata__", None)
+    entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    return dict(entries), 8 + header_bytes
+
+
+def safetensors_layout(path: Path) -> dict[str, tuple[Precision, tuple[int, ...], int, int]]:
+    """Name → (precision, shape, absolute offset in bytes, length in bytes), in file order.
+
+    Raises:
+        BundleError: the file is no safetensors file, or holds a type other than F32, F16, BF16.
+    """
+    header, start = safetensors_header(path)
     layout = {}
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+    for name, entry in header.items():
         if entry["dtype"] not in _SAFETENSORS_DTYPES:
             raise BundleError(
                 "a weight of an unknown type",
@@ -221,7 +232,7 @@ def safetensors_layout(path: Path) -> dict[str, tuple[Precision, tuple[int, ...]
             )
         begin, end = entry["data_offsets"]
         precision = _SAFETENSORS_DTYPES[entry["dtype"]]
-        layout[name] = (precision, tuple(entry["shape"]), 8 + header_bytes + begin, end - begin)
+        layout[name] = (precision, tuple(entry["shape"]), start + begin, end - begin)
     return layout
 
 
