@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from tiedexport.families import TiedStack
+    from tiedexport.families import StagedModule
     from tiedexport.results import TrainResult
 
 DENSE = {"family": "autoencoder", "widths": [16, 10, 4]}
@@ -77,7 +77,7 @@ class SmallTraining:
         """The weights in a checkpoint that was written."""
         return load_checkpoint(output or self.output).state
 
-    def initial_module(self) -> TiedStack:
+    def initial_module(self) -> StagedModule:
         return initial_module(load_recipe(self.recipe()))
 
     def trainer(self) -> Trainer:

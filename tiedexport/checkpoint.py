@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tiedexport.atomic import replacing
 from tiedexport.errors import CheckpointError, RecipeError, UsageError
-from tiedexport.families import StackConfig, TiedStack, config_from, family_named
+from tiedexport.families import StagedModule, config_from, family_named
 from tiedexport.spec import TrainingRecord
 
 FORMAT = "tiedexport"
@@ -35,13 +35,13 @@ class Checkpoint:
     """
 
     family: str
-    config: StackConfig
+    config: msgspec.Struct
     state: dict[str, Tensor]
     sample_shape: tuple[int, ...]
     samples: Tensor
     training: TrainingRecord | None = None
 
-    def module(self) -> TiedStack:
+    def module(self) -> StagedModule:
         """The model in evaluation mode, holding this checkpoint's tensors without a copy.
 
         Raises:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from tiedexport.families import TiedStack
+    from tiedexport.families import StagedModule
 
 INPUT, CODE, RECONSTRUCTION = "input", "code", "reconstruction"
 """Names of the tensors between stages, in every graph, engine and golden file."""
@@ -23,7 +23,7 @@ _MOST_PRODUCTS = 1 << 28
 
 
 def golden_pairs(
-    module: TiedStack, samples: torch.Tensor, weight_bytes: int
+    module: StagedModule, samples: torch.Tensor, weight_bytes: int
 ) -> dict[str, np.ndarray]:
     """Tensor name → values for a few samples, evaluated by torch in float64.
 
@@ -78,9 +78,11 @@ class _InFloat64(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _linear_by_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _linear_by_rows(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     height, width = weight.shape
-    result = bias.double().repeat(len(x), 1)
+    result = x.new_zeros(len(x), height) if bias is None else bias.double().repeat(len(x), 1)
     # One buffer for all blocks: freeing and allocating them scatters the heap to the same size.
     buffer = x.new_empty(max(1, _BLOCK_BYTES // (8 * width)), width)
     for start in range(0, height, len(buffer)):

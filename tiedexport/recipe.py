@@ -129,12 +129,13 @@ def load_recipe(path: str | Path) -> Recipe:
     model = dict(tables["model"])
     name = model.pop("family", "autoencoder")
     try:
-        family = family_named(name)
+        family = family_named(name, trained=True)
     except UsageError as error:
         raise RecipeError(
             error.what, where=f"{path}: model.family", got=error.got, expected=error.expected
         ) from error
     config = _section(path, "model", family.config_type, model)
+    assert isinstance(config, StackConfig)  # as every family that can be trained has it
     try:
         with torch.device("meta"):
             family.module(config)

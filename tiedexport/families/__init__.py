@@ -1,7 +1,8 @@
 """Model families: what can be trained and exported, and which weights each of them ties.
 
 Every file in this package is a family; it names itself in `FAMILY`. Other packages add theirs
-through the entry-point group `tiedexport.families`.
+through the entry-point group `tiedexport.families`. A recipe describes those whose configuration is
+a `StackConfig`; `module` holds what was made elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tiedexport.spec import Tie
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "gelu": functional.gelu,
     "tanh": torch.tanh,
@@ -88,11 +89,53 @@ def _initial(shape: Sequence[int], init: str) -> Tensor:
     return nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
 
-class TiedStack(nn.Module):
+class StagedModule(nn.Module):
+    """A model that can be exported: `encode` and `decode`, and the weights that both use.
+
+    `encode` maps [n, *input_shape] to codes, `decode` maps codes back, calling the module does
+    both. Each ends in a part that works element by element, which runtimes compute in float32.
+    """
+
+    input_shape: tuple[int, ...]
+
+    @abstractmethod
+    def encode_to_logits(self, x: Tensor) -> Tensor:
+        """Inputs [n, *input_shape] → what goes into the code's activation."""
+
+    @abstractmethod
+    def activate_code(self, logits: Tensor) -> Tensor:
+        """The end of the encoder, element by element."""
+
+    @abstractmethod
+    def decode_to_logits(self, code: Tensor) -> Tensor:
+        """Codes → what goes into the output function, [n, *input_shape]."""
+
+    @abstractmethod
+    def activate_output(self, logits: Tensor) -> Tensor:
+        """The end of the decoder, element by element."""
+
+    @property
+    @abstractmethod
+    def ties(self) -> tuple[Tie, ...]:
+        """Each weight that is used more than once."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Inputs [n, *input_shape] → codes."""
+        return self.activate_code(self.encode_to_logits(x))
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Codes → reconstructions [n, *input_shape]."""
+        return self.activate_output(self.decode_to_logits(code))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs [n, *input_shape] → reconstructions of the same shape."""
+        return self.decode(self.encode(x))
+
+
+class TiedStack(StagedModule):
     """Tied layers, outermost first.
 
-    With two layers z = σ(W₂ σ(W₁ x + b₁) + b₂) and x̂ = g(W₁ᵀ σ(W₂ᵀ z + c₂) + c₁). `encode` maps
-    [n, *input_shape] to codes, `decode` maps codes back, calling the module does both.
+    With two layers z = σ(W₂ σ(W₁ x + b₁) + b₂) and x̂ = g(W₁ᵀ σ(W₂ᵀ z + c₂) + c₁).
     """
 
     def __init__(
@@ -101,7 +144,7 @@ class TiedStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.input_shape = input_shape
-        self._activation = _ACTIVATIONS[config.activation]
+        self._activation = ACTIVATIONS[config.activation]
         self._code_activated = config.code == "activated"
         self._output_sigmoid = config.output == "sigmoid"
 
@@ -127,18 +170,6 @@ class TiedStack(nn.Module):
         """The end of the decoder, element by element."""
         return torch.sigmoid(logits) if self._output_sigmoid else logits
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Inputs [n, *input_shape] → codes."""
-        return self.activate_code(self.encode_to_logits(x))
-
-    def decode(self, code: Tensor) -> Tensor:
-        """Codes → reconstructions [n, *input_shape]."""
-        return self.activate_output(self.decode_to_logits(code))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Inputs [n, *input_shape] → reconstructions of the same shape."""
-        return self.decode(self.encode(x))
-
     @property
     def ties(self) -> tuple[Tie, ...]:
         """Each weight that both directions use; none in the untied twin."""
@@ -157,9 +188,9 @@ class Family(Protocol):
     """What a file in this package defines as `FAMILY`."""
 
     name: str
-    config_type: type[StackConfig]
+    config_type: type[Struct]
 
-    def module(self, config: Any) -> TiedStack:
+    def module(self, config: Any) -> StagedModule:
         """A freshly initialised model; draws from torch's global generator.
 
         Raises:
@@ -177,19 +208,32 @@ def all_families() -> dict[str, Family]:
     return {family.name: family for family in families}
 
 
-def family_named(name: str) -> Family:
+def family_named(name: str, *, trained: bool = False) -> Family:
     """The family of that name.
+
+    Args:
+        name: as a file of this package or an entry point gives it.
+        trained: consider only families that a recipe can describe.
 
     Raises:
         UsageError: there is none.
     """
-    families = all_families()
+    families = trained_families() if trained else all_families()
     if name not in families:
         raise UsageError("unknown family", got=repr(name), expected=", ".join(sorted(families)))
     return families[name]
 
 
-def config_from(family: Family, fields: dict[str, Any]) -> StackConfig:
+def trained_families() -> dict[str, Family]:
+    """Every family that a recipe can describe, by name."""
+    return {
+        name: family
+        for name, family in all_families().items()
+        if issubclass(family.config_type, StackConfig)
+    }
+
+
+def config_from(family: Family, fields: dict[str, Any]) -> Struct:
     """A family's configuration from plain values, as a recipe or a checkpoint holds them.
 
     Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tiedexport.spec import Precision, Tie
 
-CANONICAL = ("canonical",)
+CANONICAL = ("canonical", "layer_form", "stable_names")
 """What every exported graph goes through first."""
 
 STAGE_FILE = ("extract_stage", "lower_precision", "external_weights")

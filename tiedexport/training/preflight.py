@@ -13,7 +13,7 @@ from tiedexport.checkpoint import FORMAT, load_safely
 from tiedexport.errors import CheckpointError, RecipeError, UsageError
 
 if TYPE_CHECKING:
-    from tiedexport.families import TiedStack
+    from tiedexport.families import StagedModule
 
 FLOAT32S_PER_PARAMETER = 4
 """The parameter, its gradient, and the two moments of Adam."""
@@ -52,7 +52,7 @@ def refuse_output(output: Path, folder: Path) -> None:
     _refuse_unwritable(output)
 
 
-def refuse_model_without_memory(module: TiedStack, device: torch.device, where: str) -> None:
+def refuse_model_without_memory(module: StagedModule, device: torch.device, where: str) -> None:
     """Check that a model can be trained at all; the batches need memory on top of that.
 
     Args:

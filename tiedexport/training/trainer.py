@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tiedexport.errors import RecipeError
-from tiedexport.families import TiedStack, family_named
+from tiedexport.families import StagedModule, family_named
 from tiedexport.training.shift import ShiftedImages
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Trainer:
         return torch.Generator(device).manual_seed(seed)
 
 
-def initial_module(recipe: Recipe) -> TiedStack:
+def initial_module(recipe: Recipe) -> StagedModule:
     """The model before training, drawn from the recipe's seed; the global generator is left alone.
 
     On the meta device nothing is drawn: `with torch.device("meta"): initial_module(recipe)`.
