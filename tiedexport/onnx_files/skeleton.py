@@ -68,7 +68,7 @@ class Skeleton:
     def _message(self, kind: str, start: int, stop: int, depth: int) -> bytes:
         if depth > _DEEPEST:
             raise GraphError(
-                "graphs nested too deeply", where=self._file.path, expected="≤ 33 graphs"
+                "graphs nested too deeply", where=self._file.path, got=f"more than {depth} messages"
             )
         parts, kept = [], start
         for field in self._file.fields(start, stop):
