@@ -80,7 +80,8 @@ def _without_repeats(window: np.ndarray) -> np.ndarray:
     changes = (_bits(window)[1:] != _bits(window)[:-1]).any(axis=1)
     if window.shape[1] == 1 or 2 * changes.sum() >= len(changes):
         return window
-    return window[np.concatenate([[True], changes])]
+    distinct: np.ndarray = window[np.concatenate([[True], changes])]
+    return distinct
 
 
 def _bits(window: np.ndarray) -> np.ndarray:

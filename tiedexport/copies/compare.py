@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
@@ -100,21 +101,21 @@ def _read(tensor: StoredTensor, shape: tuple[int, ...], box: Box) -> np.ndarray:
         last -= 1
     run, steps = prod(lengths[last:]), [prod(shape[axis + 1 :]) for axis in range(len(shape))]
     first = sum(part.start * step for part, step in zip(box, steps, strict=True))
+    inside = sum((part.stop - 1) * step for part, step in zip(box, steps, strict=True))
+    read = tensor.content.read if inside < tensor.length else partial(_padded_read, tensor)
     if run == prod(lengths):
-        return _padded_read(tensor, first, run).reshape(lengths)
+        return read(first, run).reshape(lengths)
     out = np.empty((prod(lengths[:last]), run), tensor.dtype)
-    for row, offsets in enumerate(product(*map(range, lengths[:last]))):
-        start = first + sum(i * step for i, step in zip(offsets, steps, strict=False))
-        out[row] = _padded_read(tensor, start, run)
+    rows = [range(0, length * step, step) for length, step in zip(lengths, steps, strict=True)]
+    for row, offsets in enumerate(product(*rows[:last])):
+        out[row] = read(first + sum(offsets), run)
     return out.reshape(lengths)
 
 
 def _padded_read(tensor: StoredTensor, start: int, count: int) -> np.ndarray:
-    there = max(0, min(count, tensor.length - start))
-    if there == count:
-        return tensor.content.read(start, count)
     out = np.zeros(count, tensor.dtype)
-    if there:
+    there = min(count, tensor.length - start)
+    if there > 0:
         out[:there] = tensor.content.read(start, there)
     return out
 
