@@ -129,8 +129,6 @@ def _stored(
     shape = tuple(int(size) for size in tensor.shape.numpy())
     packed = tensor.dtype.bitwidth < 8
     dtype = np.dtype(np.uint8) if packed else tensor.dtype.numpy()
-    if packed:
-        shape = (tensor.nbytes,)
     content: Content
     if isinstance(tensor, ir.ExternalTensor):
         file = Path(tensor.path).resolve()
@@ -138,7 +136,7 @@ def _stored(
         content = FileContent(file, place.offset, dtype)
     else:
         offset, length = tensor.meta.get(PLACE, (number, tensor.nbytes))
-        place = Place(str(home.resolve()), offset, length)
+        place = Place(str(home.resolve()), offset, tensor.nbytes if packed else length)
         array = np.frombuffer(tensor.tobytes(), np.uint8) if packed else tensor.numpy()
         content = ArrayContent(array)
     return StoredTensor(
