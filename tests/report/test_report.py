@@ -5,48 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import handmade
 import msgspec
 import pytest
+from html_outline import Outline
 
 from tiedexport.report import html, markdown, report
+from tiedexport.report.page import Commands
 from tiedexport.results import TrainResult
 
-VOID = {"meta", "img", "br"}
 EVIL = "<script>alert(1)</script>\"'&"
-
-
-class Outline(HTMLParser):
-    """Tags, attributes, headings and text; fails on tags that do not nest."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.headings: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag in ("h1", "h2"):
-            self.headings.append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-        if self._open and self._open[-1] in ("h1", "h2"):
-            self.headings[-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +184,14 @@ def test_the_same_results_make_the_same_page(tmp_path):
 
 def test_the_markdown_of_plain_text_means_that_text():
     assert markdown.text("a|b *c* `d`\n_e_ <f> #g") == (r"a\|b \*c\* \`d\` \_e\_ &lt;f&gt; \#g")
+
+
+@pytest.mark.parametrize("line", ["plain", "a ``` b ```` c", "<b>"])
+def test_code_in_markdown_is_fenced_by_more_backticks_than_it_holds(line):
+    fence, *code, end = markdown._block(Commands(("first", line)), None).splitlines()
+    assert code == ["first", line]
+    assert fence == end
+    assert fence not in line
 
 
 def test_importing_the_report_loads_neither_matplotlib_nor_torch_nor_onnx():

@@ -53,7 +53,7 @@ def page(
     if training is not None:
         sections.append(_training_section(training))
         answers.append(_quality_answer(training))
-    sections.append(_closing_section(bundle, verify, bench))
+    sections.append(_closing_section(bundle, verify, bench, audit))
     return Page(bundle.manifest.name, _subtitle(bundle), tuple(answers), tuple(sections))
 
 
@@ -264,15 +264,20 @@ def _training_section(record: TrainingRecord) -> Section:
 
 
 def _closing_section(
-    bundle: Bundle, verify: VerifyResult | None, bench: BenchResult | None
+    bundle: Bundle,
+    verify: VerifyResult | None,
+    bench: BenchResult | None,
+    audit: AuditResult | None,
 ) -> Section:
     path = shlex.quote(bundle.path.name)
     lines = [f"tiedexport inspect {path}"]
+    lines += [f"tiedexport audit {path}"] if audit is not None else []
     lines += [f"tiedexport verify {path}"] if verify is not None else []
     lines += [_bench_command(path, bench)] if bench is not None else []
-    found = [result.environment for result in (verify, bench) if result is not None]
+    found = [result.environment for result in (audit, verify, bench) if result is not None]
     blocks: list[Block] = [Commands(tuple(lines))]
-    blocks += [tables.environment(e) for e in found[:1] + [e for e in found[1:] if e != found[0]]]
+    distinct = [each for index, each in enumerate(found) if each not in found[:index]]
+    blocks += map(tables.environment, distinct)
     versions = ", ".join(f"{name} {v}" for name, v in bundle.manifest.versions.items())
     text = f"The bundle was written on {bundle.manifest.created} with {versions}."
     return Section("To repeat this", text, tuple(blocks))

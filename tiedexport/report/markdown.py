@@ -80,7 +80,10 @@ def _reasons(reasons: Reasons, folder: Path) -> str:
 
 @_block.register(Commands)
 def _commands(commands: Commands, folder: Path) -> str:
-    return "\n".join(f"    {line}" for line in commands.lines)
+    code = "\n".join(commands.lines)
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{code}\n{fence}"
 
 
 @_block.register(Fold)

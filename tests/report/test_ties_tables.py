@@ -1,0 +1,106 @@
+"""The rows and words that every page of an audit shares."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+import handmade_ties
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tiedexport.report import tie_tables
+from tiedexport.results.ties import AuditResult
+
+HELD = handmade_ties.stage("ONNX files", "one copy", handmade_ties.held())
+LOST = handmade_ties.stage("engine plan", "copies", handmade_ties.broken())
+OPEN = handmade_ties.stage("device memory", "not proven")
+NO_TIE = handmade_ties.stage("checkpoint", "no tie")
+IDLE = handmade_ties.not_run("process memory")
+LATER, NOW = handmade_ties.FINDINGS
+EVERYWHERE = ("yes", "one copy at every stage that ran", "passed")
+
+
+@pytest.mark.parametrize(
+    ("stages", "findings", "verdict"),
+    [
+        ([HELD, IDLE], (), EVERYWHERE),
+        ([HELD, NO_TIE], (LATER,), EVERYWHERE),
+        ([HELD, replace(LOST, counts=False)], (), EVERYWHERE),
+        ([HELD, OPEN], (), ("yes", "one copy: ONNX files; not proven: device memory", "passed")),
+        ([HELD, LOST, LOST], (), ("no", "more than one copy in engine plan", "failed")),
+        ([HELD], (NOW, LATER), ("no", "1 mistake in the module", "failed")),
+        ([OPEN, IDLE], (), ("not proven", "not proven: device memory", "not run")),
+        ([NO_TIE, IDLE], (), ("no tie", "each weight is used and stored once", "")),
+        ([IDLE], (), ("–", "nothing could be measured here", "failed")),
+        ([], (), ("–", "nothing could be measured here", "failed")),
+    ],
+)
+def test_the_verdict_agrees_with_the_result(stages, findings, verdict):
+    result = handmade_ties.audit(*stages, findings=findings)
+    assert tuple(tie_tables.verdict(result)) == verdict
+    assert (verdict[2] == "failed") is (result.failed or not result.passed)
+
+
+@pytest.mark.parametrize(
+    ("stage", "mark"),
+    [
+        (HELD, "passed"),
+        (LOST, "failed"),
+        (replace(LOST, counts=False), ""),
+        (NO_TIE, ""),
+        (OPEN, "not run"),
+        (IDLE, "not run"),
+    ],
+)
+def test_only_copies_in_a_row_that_counts_are_marked_as_failed(stage, mark):
+    assert tie_tables.mark(stage) == mark
+
+
+def test_equal_reasons_are_told_once_whatever_the_status():
+    result = handmade_ties.audit(
+        replace(HELD, reason="growth of Pss"), IDLE, handmade_ties.not_run("engine plan"), LOST
+    )
+    assert tie_tables.reasons(result) == [
+        ("one copy", "ONNX files", "growth of Pss"),
+        ("not run", "process memory, engine plan", handmade_ties.NO_GRAPH),
+    ]
+
+
+def test_every_copy_of_every_stage_is_in_the_table_of_copies():
+    result: AuditResult = handmade_ties.healthy(3)
+    table = tie_tables.copies(result)
+    assert len(table.rows) == sum(len(t.copies) for s in result.stages for t in s.ties)
+    assert {len(row) for row in table.rows} == {len(table.headers)}
+
+
+paths = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join)
+
+
+@given(st.lists(st.one_of(paths, paths.map("/{}".format), st.just("memory")), max_size=6))
+def test_the_shortest_ends_of_paths_are_ends_and_tell_them_apart(found):
+    ends = tie_tables.shortest_ends(found)
+    assert set(ends) == set(found)
+    for path, end in ends.items():
+        assert PurePath(path).parts[-len(PurePath(end).parts) :] == PurePath(end).parts
+    assert len(set(ends.values())) == len({PurePath(path) for path in found})
+
+
+@pytest.mark.parametrize(
+    ("items", "most", "text"),
+    [
+        ((), 2, ""),
+        (("a",), 2, "a"),
+        (("a", "b", "c"), 2, "a, b, c"),
+        (("a", "b", "c", "d"), 2, "a, b and 2 more"),
+    ],
+)
+def test_a_list_names_the_first_and_counts_the_rest(items, most, text):
+    assert tie_tables.listed(items, most) == text
+
+
+def test_an_address_is_told_as_such():
+    place = tie_tables.place(handmade_ties.copy("W", "memory", offset=0x7F00), {})
+    assert place == "memory @ 0x7f00"
+    assert tie_tables.place(handmade_ties.copy("W", "memory", offset=None), {}) == "memory"
