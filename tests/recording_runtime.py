@@ -26,7 +26,7 @@ FP32, FP16, _ = Precision
 class Recording:
     """A runtime that writes down what it is asked, and answers with zeros."""
 
-    rank, slow = 0, False
+    rank, slow, packs = 0, False, True
     accumulation = dict.fromkeys(Precision, FP32)
 
     def __init__(
@@ -36,10 +36,13 @@ class Recording:
         reason: str = "",
         precisions: tuple[Precision, ...] = (FP16, FP32),
         refused: tuple[Precision, ...] = (),
+        copying: tuple[Precision, ...] = (),
+        slow: bool = False,
         failure: Exception | None = None,
     ) -> None:
         self.name, self._reason, self.precisions = name, reason, precisions
         self._refused, self._failure = refused, failure
+        self._copying, self.slow = copying, slow
         self.running: Callable[[], None] = lambda: None
         self.opened: list[tuple[Bundle, Precision, Options]] = []
         self.closed = 0
@@ -49,6 +52,9 @@ class Recording:
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
         return f"{self.name} refuses {precision}" if precision in self._refused else None
+
+    def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
+        return f"{self.name} copies {precision}" if precision in self._copying else None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> SimpleNamespace:
         self.opened.append((bundle, precision, options))

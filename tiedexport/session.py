@@ -6,17 +6,18 @@ import logging
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.checked import CheckedStage
 from tiedexport.errors import ArrayError, MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.runtimes import Memory, Options, all_runtimes, choose_precision, runtime_named
-from tiedexport.spec import STAGE_OF_VERB, StageSpec, TensorSpec, precisions_from
+from tiedexport.spec import STAGE_OF_VERB, precisions_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from typing import Self
 
@@ -36,11 +37,16 @@ def open_session(
 ) -> Session:
     """Open a bundle for running.
 
+    A runtime or precision that would store weights again behind the scenes in shared memory (see
+    `Session.hidden_copies`) is opened if it is asked for by name, or if nothing else but a slow
+    evaluator can run the bundle; the log then warns.
+
     Args:
         bundle: an open bundle, or the path of one (then every hash is checked).
         runtime: a name that `tiedexport doctor` lists, or "auto" for the best one here.
         precision: "fp32", "fp16" or "bf16"; by default the runtime's best that the bundle holds.
-        memory: "shared" (one copy of each weight) or "packed" (the runtime's fastest layout).
+        memory: "shared" (one copy of each weight among all sessions and processes of the host) or
+            "packed" (the runtime's fastest layout, whatever it stores).
         threads: CPU threads to compute with, at most four a processor; by default the runtime's
             own choice.
 
@@ -55,25 +61,52 @@ def open_session(
         refuse_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     wanted = None if precision is None else _one_precision(precision)
-    candidates = all_runtimes().values() if runtime == "auto" else [runtime_named(runtime)]
-    reasons = []
-    for row in candidates:
-        chosen, reason = choose_precision(row, opened, wanted)
-        if chosen is not None:
-            try:
-                return Session(opened, row, chosen, Options(memory, threads))
-            except RuntimeFailedError as error:
-                if runtime != "auto":
-                    raise
-                reason = f"{error.what}: {error.got}"
-                _log.warning("%s is passed over: %s", row.name, reason)
-        reasons.append(f"{row.name}: {reason}")
+    rows = all_runtimes().values() if runtime == "auto" else [runtime_named(runtime)]
+    reasons: list[str] = []
+    for row, chosen in _candidates(rows, opened, wanted, memory, reasons):
+        try:
+            session = Session(opened, row, chosen, Options(memory, threads))
+        except RuntimeFailedError as error:
+            if runtime != "auto":
+                raise
+            reason = f"{error.what}: {error.got}"
+            _log.warning("%s is passed over: %s", row.name, reason)
+            reasons.append(f"{row.name}: {reason}")
+            continue
+        if session.hidden_copies:
+            _log.warning(
+                "%s in %s stores weights again: %s", row.name, chosen, session.hidden_copies
+            )
+        return session
     raise MissingRuntimeError(
         "no runtime can run this bundle here" if runtime == "auto" else f"{runtime} cannot run",
         where=opened.path,
         got="; ".join(reasons),
         hint="tiedexport doctor says what to install",
     )
+
+
+def _candidates(
+    rows: Iterable[Runtime],
+    bundle: Bundle,
+    wanted: Precision | None,
+    memory: Memory,
+    reasons: list[str],
+) -> Iterator[tuple[Runtime, Precision]]:
+    """What can run the bundle, in order of rank, but first what keeps one copy of each weight.
+
+    A slow evaluator waits its turn even so. `reasons` gets why the others cannot.
+    """
+    later = []
+    for row in rows:
+        precision, reason = choose_precision(row, bundle, wanted)
+        if precision is None:
+            reasons.append(f"{row.name}: {reason}")
+        elif row.slow or (memory == "shared" and row.hidden_copies(bundle, precision)):
+            later.append((row, precision))
+        else:
+            yield row, precision
+    yield from later
 
 
 def refuse_threads(threads: int) -> None:
@@ -98,14 +131,22 @@ class Session:
     """A bundle opened in one runtime: `encode`, `decode`, `reconstruct` on numpy arrays.
 
     Safe to use from several threads at once. Use it in a `with` statement, or call `close`.
+
+    Attributes:
+        bundle: what was opened.
+        runtime, precision, memory: what it runs in.
+        hidden_copies: why this host's memory holds weights more than once although `memory` is
+            "shared"; None where it does not.
     """
 
     def __init__(
         self, bundle: Bundle, runtime: Runtime, precision: Precision, options: Options
     ) -> None:
         self.bundle = bundle
-        self.runtime, self.precision = runtime.name, precision
-        self._stages = {stage.name: _Checked(stage) for stage in bundle.manifest.stages}
+        self.runtime, self.precision, self.memory = runtime.name, precision, options.memory
+        shared = options.memory == "shared"
+        self.hidden_copies = runtime.hidden_copies(bundle, precision) if shared else None
+        self._stages = {stage.name: CheckedStage(stage) for stage in bundle.manifest.stages}
         self._gate = _Gate(runtime.open(bundle, precision, options), bundle.path)
 
     def encode(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -167,7 +208,7 @@ class Session:
         """Refuse further calls, and free what the runtime holds when the running ones are done."""
         self._gate.close()
 
-    def _checked(self, stage: str) -> _Checked:
+    def _checked(self, stage: str) -> CheckedStage:
         try:
             return self._stages[STAGE_OF_VERB.get(stage, stage)]
         except KeyError:
@@ -245,55 +286,3 @@ class _Bound:
     def __call__(self) -> None:
         with self._gate:
             self.call()
-
-
-class _Checked:
-    """A stage with what every call compares its arrays against, kept ready."""
-
-    def __init__(self, stage: StageSpec) -> None:
-        self.stage = stage
-        self._input, self._output = stage.inputs[0], stage.outputs[0]
-        self._input_dtype, self._input_shape = self._input.dtype.dtype, self._input.element_shape
-        self._output_dtype = self._output.dtype.dtype
-        self._output_shape = self._output.element_shape
-
-    def input(self, x: np.ndarray) -> np.ndarray:
-        if not isinstance(x, np.ndarray) or x.dtype != self._input_dtype:
-            raise self._wrong(self._input, x, "convert it: x.astype(np.{})")
-        if x.shape[1:] != self._input_shape or x.ndim == 0:
-            raise self._wrong(self._input, x, "reshape it; the first axis is the batch")
-        return x if x.flags.c_contiguous else np.ascontiguousarray(x)
-
-    def output(self, out: np.ndarray, x: np.ndarray) -> None:
-        if not isinstance(out, np.ndarray) or out.dtype != self._output_dtype:
-            raise self._wrong(self._output, out, "np.empty(shape, np.{})")
-        if out.shape != (len(x), *self._output_shape):
-            raise self._wrong(self._output, out, f"its batch must be {len(x)}")
-        if not (out.flags.c_contiguous and out.flags.writeable):
-            raise ArrayError(
-                "out= cannot be written in place",
-                where=f"{self.stage.name} {self._output.name}",
-                got="a view with gaps" if out.flags.writeable else "a read-only array",
-                expected="a C-contiguous, writable array",
-                hint=f"np.empty({out.shape}, np.{out.dtype})",
-            )
-        if np.may_share_memory(x, out):
-            raise ArrayError(
-                "out= overlaps the input",
-                where=f"{self.stage.name} {self._output.name}",
-                got="memory that is read while it is written",
-                expected="an array of its own",
-            )
-
-    def empty(self) -> np.ndarray:
-        return np.empty((0, *self._output_shape), self._output_dtype)
-
-    def _wrong(self, spec: TensorSpec, x: Any, hint: str) -> ArrayError:
-        got = f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
-        return ArrayError(
-            "an array does not fit the stage",
-            where=f"{self.stage.name} {spec.name}",
-            got=got,
-            expected=str(spec),
-            hint=hint.format(spec.dtype.dtype),
-        )

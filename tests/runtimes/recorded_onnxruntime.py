@@ -50,6 +50,7 @@ class RecordedOnnxRuntime(types.ModuleType):
 
     __file__ = "/nowhere/onnxruntime/__init__.py"
     SessionOptions = SessionOptions
+    GraphOptimizationLevel = types.SimpleNamespace(ORT_ENABLE_EXTENDED=2)
 
     def __init__(self) -> None:
         super().__init__("onnxruntime")

@@ -32,8 +32,8 @@ class Options:
     """What a caller may ask of any runtime.
 
     Attributes:
-        memory: "shared" keeps one copy of each weight among all stages, sessions and processes;
-            "packed" takes the runtime's fastest layout, whatever it stores.
+        memory: "shared" keeps one copy of each weight among all stages, sessions and processes
+            of a host; "packed" takes the runtime's fastest layout, whatever it stores.
         threads: CPU threads a session computes with; None is the runtime's own default.
     """
 
@@ -67,6 +67,7 @@ class Runtime(Protocol):
         name: as given to `--runtime`.
         rank: `auto` takes the available runtime of the lowest rank.
         slow: an evaluator for judging, not for deploying: timed only if asked for by name.
+        packs: whether "packed" memory is laid out otherwise than "shared".
         precisions: what it computes in, best first.
         accumulation: precision → the type that its sums are assumed to be kept in.
     """
@@ -74,6 +75,7 @@ class Runtime(Protocol):
     name: str
     rank: int
     slow: bool
+    packs: bool
     precisions: tuple[Precision, ...]
     accumulation: dict[Precision, Precision]
 
@@ -83,6 +85,13 @@ class Runtime(Protocol):
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
         """Why this runtime, though available, cannot run this bundle in this precision; or None."""
+        ...
+
+    def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
+        """Why the host's memory would hold a weight more than once in "shared" mode; or None.
+
+        `auto` prefers whatever holds it once. Copies on a device are not the host's.
+        """
         ...
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> Backend:
@@ -150,18 +159,25 @@ def bind_by_running(
 def choose_precision(
     runtime: Runtime, bundle: Bundle, wanted: Precision | None = None
 ) -> tuple[Precision | None, str]:
-    """The precision that a runtime would run a bundle in here, or None and why it cannot."""
+    """The precision that a runtime would run a bundle in here, or None and why it cannot.
+
+    Where none is wanted it is the runtime's best of those that need no second copy of a weight, and
+    its best of all where each does.
+    """
     availability = runtime.availability()
     if not availability.available:
         return None, availability.reason
     stored = bundle.manifest.precisions
-    choices = [wanted] if wanted else [p for p in runtime.precisions if p in stored]
+    choices = [wanted] if wanted else runtime.precisions
     reason = f"the bundle holds {', '.join(stored)} only"
+    copying = []
     for precision in choices:
         if precision not in stored:
             continue
-        refusal = runtime.refusal(bundle, precision)
-        if refusal is None:
+        if (refusal := runtime.refusal(bundle, precision)) is not None:
+            reason = refusal
+        elif wanted is None and runtime.hidden_copies(bundle, precision) is not None:
+            copying.append(precision)
+        else:
             return precision, ""
-        reason = refusal
-    return None, reason
+    return (copying[0], "") if copying else (None, reason)

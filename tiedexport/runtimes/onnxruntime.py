@@ -41,7 +41,7 @@ _RELU_MODEL = (
 class _OnnxRuntime:
     """A provider: `options` are its own for each precision, best first."""
 
-    slow = False
+    slow, packs = False, True
 
     def __init__(
         self,
@@ -85,6 +85,11 @@ class _OnnxRuntime:
         if self._provider == _TENSORRT and precision is Precision.FP32 and not tf32_off:
             # It has no option for this, and a variable set by us would reach the whole process.
             return f"{_TENSORRT} computes fp32 in TF32: start with NVIDIA_TF32_OVERRIDE=0"
+        return None
+
+    def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
+        if self._provider == _CPU and precision is not Precision.FP32:
+            return f"{_CPU} casts {precision} weights to fp32 in every stage and keeps both"
         return None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _OnnxRuntimeBackend:
@@ -224,7 +229,8 @@ def session_options(options: Options) -> Any:
     """ONNX Runtime's session options for ours.
 
     Shared memory means external data mapped from the bundle and used where it lies: prepacking
-    would copy every weight into a layout of its own, and folding the Transpose would store Wᵀ.
+    would copy every weight into a layout of its own, folding the Transpose would store Wᵀ, and
+    the optimiser's last level stores a convolution's kernel again in blocks of channels.
     """
     import onnxruntime
 
@@ -234,6 +240,7 @@ def session_options(options: Options) -> Any:
     if options.threads is not None:
         made.intra_op_num_threads = options.threads
     if options.memory == "shared":
+        made.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         made.add_session_config_entry("session.disable_prepacking", "1")
         made.add_session_config_entry(
             "optimization.constant_folding_max_output_size_in_bytes", str(_SMALLEST_FOLDED_BYTES)

@@ -19,6 +19,7 @@ from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tiedexport.bundle import Bundle
     from tiedexport.runtimes import Options
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class _Reference:
     name = "reference"
     rank = 90
-    slow = True
+    slow, packs = True, False
     precisions = (Precision.FP32, Precision.FP16, Precision.BF16)
     # `_widened` sees to that.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
@@ -45,6 +46,11 @@ class _Reference:
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
         return None
+
+    def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
+        if precision is Precision.FP32:
+            return None
+        return f"{precision} weights are widened to fp32 for every call"
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _ReferenceBackend:
         return _ReferenceBackend(bundle, precision)
@@ -80,12 +86,31 @@ class _ReferenceBackend:
     def _evaluator(self, stage: str) -> Any:
         if stage not in self._evaluators:
             import onnx
-            from onnx.reference import ReferenceEvaluator
 
-            model = onnx.load(self._bundle.graph(stage, self._precision))
-            widened = [_widened(op) for op in ("Gemm", "Conv", "ConvTranspose")]
-            self._evaluators[stage] = ReferenceEvaluator(model, new_ops=widened)
+            path = self._bundle.graph(stage, self._precision)
+            model = onnx.load(path, load_external_data=False)
+            weights = self._bundle.weights_path(self._precision)
+            self._evaluators[stage] = _on_mapped_weights(model, weights)
         return self._evaluators[stage]
+
+
+def _on_mapped_weights(model: Any, weights: Path) -> Any:
+    """An evaluator whose external data stays in the file that the graph points into."""
+    from onnx.external_data_helper import ExternalDataInfo
+    from onnx.helper import tensor_dtype_to_np_dtype
+    from onnx.reference import ReferenceEvaluator
+
+    files = {weights.name: np.memmap(weights, np.uint8, mode="r")}
+
+    class OnMappedWeights(ReferenceEvaluator):
+        def retrieve_external_data(self, tensor: Any) -> np.ndarray:
+            place: Any = ExternalDataInfo(tensor)
+            stored = files[place.location][place.offset : place.offset + place.length]
+            dtype = tensor_dtype_to_np_dtype(tensor.data_type)
+            return stored.view(dtype).reshape(tuple(tensor.dims))
+
+    widened = [_widened(op) for op in ("Gemm", "Conv", "ConvTranspose")]
+    return OnMappedWeights(model, new_ops=widened)
 
 
 def _widened(name: str) -> type:

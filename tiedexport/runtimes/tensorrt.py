@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class _TensorRT:
-    slow = False
+    slow, packs = False, False
     precisions = (Precision.FP16, Precision.BF16, Precision.FP32)
 
     def __init__(self, name: str, rank: int) -> None:
@@ -54,6 +54,9 @@ class _TensorRT:
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
         plans = self._fitting_plans(bundle, precision)
         return plans if isinstance(plans, str) else None
+
+    def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
+        return None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _Backend:
         # Without a driver, TensorRT's runtime is an invalid pointer: ask before it is made.

@@ -1,15 +1,21 @@
-"""PyTorch: the model's own family module, on the bundle's memory-mapped weights."""
+"""PyTorch: the model's own family module, on the bundle's memory-mapped weights.
+
+On a CPU every session and process uses them where they lie. Where torch has no fast kernel for a
+half-precision product, `_TileByTile` computes it in fp32 without an fp32 copy of the weight.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
+from tiedexport import trt
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.results import Availability
 from tiedexport.runtimes import bind_by_running
@@ -17,14 +23,19 @@ from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from tiedexport.bundle import Bundle
     from tiedexport.runtimes import Options
     from tiedexport.spec import StageSpec
 
 
+_TILE_BYTES = 2 << 20
+"""Of an fp32 tile of a weight: what the second-level cache of a core holds."""
+
+
 class _Torch:
-    slow = False
+    slow, packs = False, False
     # oneDNN and MKL sum half-precision products in float32; `_float32_sums` makes CUDA do so.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
 
@@ -42,16 +53,13 @@ class _Torch:
                 reason="the package torch is not installed",
                 remedy="pip install 'tiedexport[train]'",
             )
-        if self._device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                return Availability(
-                    False,
-                    found,
-                    reason="torch finds no CUDA device",
-                    remedy="needs an NVIDIA GPU, its driver, and a CUDA build of torch",
-                )
+        if self._device == "cuda" and not _torch_finds_cuda():
+            return Availability(
+                False,
+                found,
+                reason="torch finds no CUDA device",
+                remedy="needs an NVIDIA GPU, its driver, and a CUDA build of torch",
+            )
         return Availability(True, found)
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
@@ -60,8 +68,36 @@ class _Torch:
         family = bundle.manifest.family
         return None if family in all_families() else f"the family {family!r} is not installed"
 
+    def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
+        if self._device != "cpu" or not _has_fast_kernels(precision):
+            return None
+        ops = {layer.op for stage in bundle.manifest.stages for layer in stage.layers}
+        if ops.isdisjoint({"conv", "conv_transpose"}):
+            return None
+        return "oneDNN stores a convolution's kernel again in blocks of channels at every call"
+
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _TorchBackend:
         return _TorchBackend(bundle, precision, self._device, options)
+
+
+def _torch_finds_cuda() -> bool:
+    if not trt.driver().available:  # importing torch takes a second, and it finds no more
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_fast_kernels(precision: Precision) -> bool:
+    """Whether torch on this CPU leaves products in this precision to oneDNN or MKL."""
+    import torch
+
+    if precision is Precision.FP32:
+        return True
+    mkldnn = torch.ops.mkldnn
+    half = precision is Precision.FP16
+    asked = mkldnn._is_mkldnn_fp16_supported if half else mkldnn._is_mkldnn_bf16_supported
+    return bool(asked())
 
 
 _CUDA_SETTINGS = threading.Lock()
@@ -90,6 +126,60 @@ def _float32_sums() -> Iterator[None]:
         yield
 
 
+@cache
+def _tile_by_tile() -> Callable[[], AbstractContextManager[object]]:
+    """A context in which `functional.linear` is computed by `_linear`.
+
+    Where no library has a kernel for a half-precision product, torch falls back to loops that take
+    up to two hundred times as long.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class TileByTile(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function is torch.nn.functional.linear:
+                function = _linear
+            return function(*args, **(kwargs or {}))
+
+    return TileByTile
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """X Wᵀ + b, summed in fp32 and rounded once; only a tile of W is ever in fp32.
+
+    Args:
+        x: [..., features].
+        weight: [units, features], as it is stored or the transpose of what is stored.
+        bias: [units].
+    """
+    import torch
+
+    rows = x.reshape(-1, x.shape[-1]).float()
+    total = (
+        torch.zeros(len(rows), len(weight)) if bias is None else bias.float().repeat(len(rows), 1)
+    )
+    transposed = not weight.is_contiguous()
+    stored = weight.t() if transposed else weight
+    step = max(1, _TILE_BYTES // (4 * stored.shape[1]))
+    for first in range(0, len(stored), step):
+        tile, part = stored[first : first + step].float(), slice(first, first + step)
+        if transposed:
+            total.addmm_(rows[:, part], tile)
+        else:
+            total[:, part].addmm_(rows, tile.t())
+    return total.to(x.dtype).reshape(*x.shape[:-1], len(weight))
+
+
+def _settings(device: str, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
+    """What a call is made under."""
+    if device == "cuda":
+        return _float32_sums
+    return contextlib.nullcontext if _has_fast_kernels(precision) else _tile_by_tile()
+
+
 class _TorchBackend:
     """Runs the family module in one precision; what follows the last weighted layer is in fp32."""
 
@@ -114,7 +204,7 @@ class _TorchBackend:
             ) from error
         self._module = module.eval().requires_grad_(False)
         self._device = device
-        self._settings = _float32_sums if device == "cuda" else contextlib.nullcontext
+        self._settings = _settings(device, precision)
         self._dtype = next(module.parameters()).dtype
         self._functions: dict[str, Callable[[Any], Any]] = {
             "encoder": self._encode,
