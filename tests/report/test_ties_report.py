@@ -85,6 +85,12 @@ def test_a_tie_is_drawn_where_it_is_lost_and_else_where_something_reads_it(tmp_p
     assert [stage for stage, _ in whole] == [held]
     broken = ties_section._to_draw(handmade_ties.audit(checkpoint, held, lost))
     assert [stage for stage, _ in broken] == [lost]
+    bias = handmade_ties.tie(
+        handmade_ties.copy("b"), handmade_ties.copy("b_1", "c.onnx", form="same")
+    )
+    cheap = replace(bias, needed_bytes=8, stored_bytes=16)
+    both = ties_section._to_draw(handmade_ties.audit(replace(lost, ties=(cheap, *lost.ties))))
+    assert [tie.name for _, tie in both] == ["layers.0.weight", "b"]
     compared = ties_section._to_draw(
         handmade_ties.audit(checkpoint, held, replace(lost, counts=False))
     )

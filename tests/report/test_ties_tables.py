@@ -104,3 +104,18 @@ def test_an_address_is_told_as_such():
     place = tie_tables.place(handmade_ties.copy("W", "memory", offset=0x7F00), {})
     assert place == "memory @ 0x7f00"
     assert tie_tables.place(handmade_ties.copy("W", "memory", offset=None), {}) == "memory"
+
+
+def test_a_reader_is_told_without_the_file_that_the_copy_lies_in_itself():
+    copy = handmade_ties.copy("W", uses=())
+    uses = (f"{copy.file}: gemm (Gemm) input 1", "other.onnx: gemm (Gemm) input 1")
+    shown = tie_tables.readers(replace(copy, uses=uses))
+    assert shown == ["gemm (Gemm) input 1", "other.onnx: gemm (Gemm) input 1"]
+
+
+def test_the_most_costly_of_broken_ties_comes_first():
+    small = handmade_ties.tie(
+        handmade_ties.copy("b", shape=(8,)), handmade_ties.copy("b_1", shape=(8,), form="same")
+    )
+    large = handmade_ties.broken()
+    assert tie_tables.by_loss([small, handmade_ties.held(), large]) == [large, small]

@@ -98,10 +98,9 @@ def _row_height(copy: StoredCopy) -> float:
 
 def _readers(copy: StoredCopy) -> list[str]:
     """The first few uses, and how many more."""
-    more = len(copy.uses) - _READERS_SHOWN
-    if more <= 1:
-        return list(copy.uses)
-    return [*copy.uses[:_READERS_SHOWN], f"and {more:,} more"]
+    uses = tie_tables.readers(copy)
+    more = len(uses) - _READERS_SHOWN
+    return uses if more <= 1 else [*uses[:_READERS_SHOWN], f"and {more:,} more"]
 
 
 def _draw_copy(

@@ -128,7 +128,7 @@ def _copy_cells(copy: StoredCopy, files: dict[str, str]) -> tuple[str, ...]:
         kind(copy),
         size(copy.size_bytes),
         place(copy, files),
-        listed(copy.uses, 8),
+        listed(readers(copy), 8),
     )
 
 
@@ -158,6 +158,21 @@ def place(copy: StoredCopy, files: dict[str, str]) -> str:
     if copy.offset is None:
         return shown
     return f"{shown} @ {copy.offset:#x}" if copy.file == "memory" else f"{shown} @ {copy.offset:,}"
+
+
+def readers(copy: StoredCopy) -> list[str]:
+    """The uses, without the file where that is the copy's own."""
+    return [use.removeprefix(f"{copy.file}: ") for use in copy.uses]
+
+
+def lost_bytes(tie: TiedWeight) -> int:
+    """What the copies beyond the first take."""
+    return tie.stored_bytes - tie.needed_bytes
+
+
+def by_loss(ties: Iterable[TiedWeight]) -> list[TiedWeight]:
+    """The ties that are stored more than once, the most costly first."""
+    return sorted((tie for tie in ties if len(tie.copies) > 1), key=lost_bytes, reverse=True)
 
 
 def totals(tie: TiedWeight) -> str:

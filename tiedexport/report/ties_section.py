@@ -58,7 +58,7 @@ def _copies_answer(stages: list[Stage]) -> Answer:
         detail = f"of {tie.name}" if ties == 1 else f"of each of {ties:,} tied weights"
     else:
         detail = f"of {tie.name} in {worst.name}"
-        lost = sum(len(tie.copies) > 1 for tie in worst.ties)
+        lost = len(tie_tables.by_loss(worst.ties))
         if len(worst.ties) > 1:
             detail += f"; {lost:,} of {len(worst.ties):,} tied weights there have more than one"
     return Answer("How many copies are there?", f"{copies:,}", detail)
@@ -132,9 +132,9 @@ def _tie_section(result: AuditResult) -> Section:
 
 
 def _to_draw(result: AuditResult) -> list[tuple[Stage, TiedWeight]]:
-    """A stage for each tied weight: the first that breaks it, else the first that reads it.
+    """A stage for each tied weight: where most is lost, else the first that reads it.
 
-    Broken ties come first, those of rows for comparison last.
+    Broken ties come first, the most costly at their head; those of rows for comparison last.
     """
     pairs = [(stage, tie) for stage in result.stages for tie in stage.ties]
     pairs.sort(key=lambda pair: _interest(*pair))
@@ -144,14 +144,14 @@ def _to_draw(result: AuditResult) -> list[tuple[Stage, TiedWeight]]:
     return list(first.values())[:_PICTURES]
 
 
-def _interest(stage: Stage, tie: TiedWeight) -> tuple[bool, bool, bool]:
+def _interest(stage: Stage, tie: TiedWeight) -> tuple[bool, bool, bool, int]:
     broken = stage.counts and len(tie.copies) > 1
-    return (not broken, not stage.counts, not tie.uses)
+    return (not broken, not stage.counts, not tie.uses, -tie_tables.lost_bytes(tie))
 
 
 def _alt(stage: Stage, tie: TiedWeight) -> str:
-    copies = "; ".join(
-        f"{tie_tables.name(copy)} ({copy.form}) read by {tie_tables.listed(copy.uses, 4) or '–'}"
-        for copy in tie.copies
-    )
-    return f"{tie_tables.label(stage)}, {tie.name}: {copies}"
+    copies = []
+    for copy in tie.copies:
+        readers = tie_tables.listed(tie_tables.readers(copy), 4) or "nothing here"
+        copies.append(f"{tie_tables.name(copy)} ({copy.form}) read by {readers}")
+    return f"{tie_tables.label(stage)}, {tie.name}: {'; '.join(copies)}"

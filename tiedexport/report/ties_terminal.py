@@ -74,14 +74,14 @@ def _print_ties(console: Console, stage: Stage, files: dict[str, str]) -> None:
     """Broken ties in full, those that hold in one line once they are many."""
     if not stage.ties:
         return
-    broken = [tie for tie in stage.ties if len(tie.copies) > 1]
+    broken = tie_tables.by_loss(stage.ties)
     held = [tie for tie in stage.ties if len(tie.copies) <= 1]
     console.print(f"[bold]{escape(tie_tables.label(stage))}[/]")
     shown = _BROKEN_SHOWN if stage.counts else 0
     for tie in (*broken[:shown], *(held if len(held) <= _HELD_SHOWN else ())):
         _print_tie(console, tie, files)
     if broken[shown:]:
-        lost = sum(tie.stored_bytes - tie.needed_bytes for tie in broken[shown:])
+        lost = sum(map(tie_tables.lost_bytes, broken[shown:]))
         more = "more " if shown else ""
         which = tie_tables.count(len(broken[shown:]), f"{more}tie", f"{more}ties")
         _say(console, f"{which} stored more than once, {size(lost)} too much", broken[shown:])
@@ -101,7 +101,7 @@ def _print_tie(console: Console, tie: TiedWeight, files: dict[str, str]) -> None
     console.print(Padding(head, (0, 0, 0, 2), expand=False))
     grid = RichTable.grid(padding=(0, 2, 0, 0))
     for copy in tie.copies:
-        where, uses = tie_tables.place(copy, files), tie_tables.listed(copy.uses, 4)
+        where, uses = tie_tables.place(copy, files), tie_tables.listed(tie_tables.readers(copy), 4)
         lines = [where] + [f"read by {uses}"] * bool(uses)
         if len(tie.copies) == 1:
             grid.add_row(escape("\n".join(lines)))
