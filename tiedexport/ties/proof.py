@@ -1,0 +1,230 @@
+"""The proof that a weight is tied: gradients of every use, finite differences, one step."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from msgspec.structs import replace
+
+from tiedexport.results.ties import PathGradient, TieProof
+from tiedexport.ties.runs import example, forward, run
+from tiedexport.ties.uses import Recorder
+from tiedexport.ties.weights import weights_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tiedexport.ties.runs import Run
+    from tiedexport.ties.uses import Use
+    from tiedexport.ties.weights import Member, Weight
+
+SUM_TOLERANCE = 1e-12
+GRADCHECK_TOLERANCE = 1e-6
+_STEP = 1e-5  # of central differences, relative to the weight
+_DIRECTIONS = 3
+_LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A use of a weight, its words, and the gradient through it alone, as the first member lies."""
+
+    use: Use
+    described: str
+    share: Tensor
+
+
+def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
+    """Prove each tie of a module, in float64 on a copy; the module itself is never run or changed.
+
+    A weight is looked at if a forward pass uses it twice or more, if two modules hold it, or if
+    another tensor of the module shares its memory or repeats its content.
+
+    Args:
+        module: with its weights in memory, of any floating type, in the mode that is to be proven.
+        inputs: a tensor, a tuple of `forward`'s arguments, or a shape without the batch axis;
+            `module.input_shape` where None.
+
+    Returns:
+        One proof a weight, in the order of the parameters; none where nothing is tied.
+
+    Raises:
+        UsageError: there is no example input.
+        BadInputError: the module cannot be copied, or its forward pass failed.
+    """
+    arguments = example(module, inputs)
+    ties = tied(weights_of(module), run(module, arguments).uses)
+    if not ties:
+        return ()
+    members = [one for weight in ties for one in weight.members]
+    tracked = frozenset(id(one.tensor) for one in members)
+    first = run(module, arguments, tracked=tracked, thawed=thawed(ties))
+    first.backward()
+    paths = {id(weight): paths_of(weight, first) for weight in ties}
+    moved = _moves(ties, first, arguments)
+    return tuple(
+        _proof(module, arguments, weight, first, paths[id(weight)], moved[id(weight)])
+        for weight in ties
+    )
+
+
+def tied(weights: list[Weight], uses: list[Use]) -> list[Weight]:
+    """The weights that are, or should be, used in two places."""
+    return [one for one in weights if one.is_shared or len(uses_of(one, uses)) > 1]
+
+
+def uses_of(weight: Weight, uses: list[Use]) -> list[Use]:
+    """The uses of all tensors of a weight."""
+    return [use for use in uses if any(use.root == id(one.tensor) for one in weight.members)]
+
+
+def thawed(ties: list[Weight]) -> frozenset[int]:
+    """Wholly frozen weights, which are tied no less: their copies get a gradient."""
+    frozen = [tie for tie in ties if not any(one.tensor.requires_grad for one in tie.members)]
+    return frozenset(id(one.tensor) for tie in frozen for one in tie.parameters)
+
+
+def paths_of(weight: Weight, first: Run) -> list[Path]:
+    """Each use of a weight after `first.backward()`."""
+    paths = []
+    for use in uses_of(weight, first.uses):
+        member = next(one for one in weight.members if use.root == id(one.tensor))
+        assert use.delta is not None
+        share = use.delta.grad if use.delta.grad is not None else torch.zeros_like(use.delta)
+        paths.append(Path(use, use.described(member.name), _as_first(member, share)))
+    return paths
+
+
+def _as_first(member: Member, tensor: Tensor) -> Tensor:
+    """What lies as a member does, laid as the weight's first member."""
+    inverse = sorted(range(len(member.axes)), key=lambda axis: member.axes[axis])
+    return tensor.permute(inverse)
+
+
+def _proof(
+    module: nn.Module,
+    arguments: tuple[Any, ...],
+    weight: Weight,
+    first: Run,
+    paths: list[Path],
+    moves: bool,
+) -> TieProof:
+    leaf = first.stand_ins[id(weight.first.tensor)]
+    gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
+    total = sum((path.share for path in paths), torch.zeros_like(leaf))
+    norm = float(total.norm())
+    difference = float((gradient - total).norm())
+    held = {id(one) for one in module.parameters()}
+    proof = TieProof(
+        names=weight.names,
+        paths=tuple(PathGradient(path.described, float(path.share.norm())) for path in paths),
+        sum_error=difference / norm if norm else difference,
+        gradcheck_error=_gradcheck(module, arguments, weight, gradient),
+        optimizer_entries=sum(id(one.tensor) in held for one in weight.members),
+        moves_together=moves,
+    )
+    return _judged(proof, weight, paths, norm)
+
+
+def _judged(proof: TieProof, weight: Weight, paths: list[Path], norm: float) -> TieProof:
+    cut = [path for path in paths if not float(path.share.norm())]
+    if len(weight.members) > 1:
+        reason = _two_tensors(weight)
+    elif proof.optimizer_entries == 0:
+        reason = f"no optimizer sees {weight.first.name}: it is not a registered Parameter"
+    elif len(paths) < 2:
+        reason = "the forward pass uses it only once" if paths else "the forward pass never uses it"
+    elif norm == 0:
+        reason = "no gradient flows back to it through any use"
+    elif cut:
+        line = f", cut off in {cut[0].use.cut}" if cut[0].use.cut else ""
+        reason = f"no gradient flows back through {cut[0].described}{line}"
+    elif not proof.sum_error <= SUM_TOLERANCE:
+        reason = f"its gradient is not the sum of its paths' ({proof.sum_error:.1e} relative)"
+    elif not proof.gradcheck_error <= GRADCHECK_TOLERANCE:
+        reason = (
+            f"its gradient is not the slope of the output ({proof.gradcheck_error:.1e} relative): "
+            "a path that autograd does not see, or a function whose gradient is not its own"
+        )
+    elif not proof.moves_together:
+        reason = "a second forward pass does not use it in the same places: something is cached"
+    else:
+        reason = ""
+    return replace(proof, reason=reason)
+
+
+def _two_tensors(weight: Weight) -> str:
+    first = weight.first
+    other = next(one for one in weight.members if one is not first)
+    kind = {"parameter": "Parameters", "buffer": "a Parameter and a buffer"}.get(
+        other.kind, "a Parameter and a plain attribute"
+    )
+    turned = " transposed" if other.axes != tuple(range(len(other.axes))) else ""
+    how = "in one memory" if other.aliased else "of equal values in memory of their own"
+    count = "two " if other.kind == "parameter" else ""
+    return f"{first.name} and{turned} {other.name} are {count}{kind} {how}"
+
+
+def _gradcheck(
+    module: nn.Module, arguments: tuple[Any, ...], weight: Weight, gradient: Tensor
+) -> float:
+    """|slope by autograd - slope by central differences|: the median over random directions.
+
+    Relative to the largest slope. The median, because a ReLU that switches within a step spoils
+    one direction; a path that is cut off spoils every one.
+    """
+    value = weight.first.tensor
+    generator = torch.Generator().manual_seed(0)
+    errors, slopes = [], []
+    for _ in range(_DIRECTIONS):
+        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        scale = float(value.detach().double().norm()) or 1.0
+        direction = direction.to(value.device) * (_STEP * scale / float(direction.norm()))
+        numeric = _difference(module, arguments, weight, direction) / (2 * _STEP)
+        analytic = float((gradient * direction).sum()) / _STEP
+        errors.append(abs(numeric - analytic))
+        slopes.append(max(abs(numeric), abs(analytic)))
+    return statistics.median(errors) / max(*slopes, torch.finfo(torch.float64).tiny)
+
+
+def _difference(
+    module: nn.Module, arguments: tuple[Any, ...], weight: Weight, direction: Tensor
+) -> float:
+    key = id(weight.first.tensor)
+    ahead, behind = (
+        float(run(module, arguments, moved={key: sign * direction}).objective.detach())
+        for sign in (1, -1)
+    )
+    return ahead - behind
+
+
+def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> dict[int, bool]:
+    """Whether a step of SGD over all Parameters moves all members of each weight alike.
+
+    And whether a forward pass after the step uses it where the first one did: a transpose that was
+    kept from the first pass is no longer the weight.
+    """
+    stand_ins = {id(one.tensor): first.stand_ins[id(one.tensor)] for t in ties for one in t.members}
+    before = {key: tensor.detach().clone() for key, tensor in stand_ins.items()}
+    if parameters := list(first.shadow.parameters()):
+        torch.optim.SGD(parameters, lr=_LEARNING_RATE).step()
+    again = Recorder(first.recorder.roots, first.recorder.paths)
+    forward(first.shadow, arguments, again)
+    moves = {}
+    for weight in ties:
+        steps = [
+            _as_first(one, stand_ins[id(one.tensor)].detach() - before[id(one.tensor)])
+            for one in weight.members
+        ]
+        alike = all(torch.equal(step, steps[0]) for step in steps)
+        places = [Counter(map(_place, uses_of(weight, r.uses))) for r in (first.recorder, again)]
+        moves[id(weight)] = alike and bool(steps[0].any()) and places[0] == places[1]
+    return moves
+
+
+def _place(use: Use) -> tuple[int, str, str]:
+    return use.root, use.function, use.line.module
