@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tiedexport.errors import MissingRuntimeError
-from tiedexport.memory import PeakMemory, private_bytes, pss_bytes
+from tiedexport.memory import PeakMemory, held_bytes, private_bytes, pss_bytes
 
 MIB = 1 << 20
 
@@ -60,3 +60,37 @@ def test_peak_memory_of_another_process_outlives_it():
 def test_a_process_that_does_not_exist_is_an_error_that_names_it(measure):
     with pytest.raises(MissingRuntimeError, match=r"/proc/4194999/smaps_rollup"):
         measure(4194999)  # above the kernel's largest process id
+
+
+def test_held_bytes_count_a_mapped_file_once_however_many_map_it(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(os.urandom(32 * MIB))
+    code = (
+        "import mmap, sys; m = mmap.mmap(open(sys.argv[1], 'rb').fileno(), 0, prot=mmap.PROT_READ)"
+        "; sum(m[::4096]); print(1, flush=True); input()"
+    )
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other,
+        path.open("rb") as file,
+    ):
+        assert other.stdout is not None
+        other.stdout.readline()
+        before = held_bytes([path])
+        maps = [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for _ in range(2)]
+        for each in maps:
+            assert each[::4096]
+        grown = held_bytes([path]) - before
+        other.communicate(b"\n")
+    assert 32 * MIB <= grown < 34 * MIB
+    del maps
+
+
+def test_held_bytes_count_private_pages_and_no_library():
+    before = held_bytes([])
+    with mmap.mmap(-1, 32 * MIB) as pages:
+        for _ in range(32):
+            pages.write(os.urandom(MIB))
+        assert held_bytes([]) - before >= 31 * MIB
+    assert held_bytes([]) <= pss_bytes()
