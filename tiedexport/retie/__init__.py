@@ -1,0 +1,180 @@
+"""`retie`: one physical copy of each weight in ONNX files, and the proof that all else is the same.
+
+load → find copies → mend the graphs → write → check → prove → rename into place. On the way weights
+are neither loaded nor changed, and the files that are given are never written to.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiedexport import atomic, environment
+from tiedexport.errors import UsageError
+from tiedexport.progress import Progress
+from tiedexport.results.ties import Left, RetieResult
+from tiedexport.retie import checks, proof, write
+from tiedexport.retie.graph import GraphFile
+from tiedexport.retie.mend import Outcome, Rules, mend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiedexport.progress import Task
+    from tiedexport.retie.proof import Proof
+
+DATA_NAME = "weights.data"
+"""The external data of all graphs together."""
+
+_SMALL_BYTES = 512  # two entries that point to a tensor take a fourth of this
+
+
+@dataclass
+class _Attempt:
+    """Files in the staging folder, before it is known whether they may take their place."""
+
+    outcome: Outcome
+    files: list[Path]
+    proof: Proof
+
+
+class _WithheldError(Exception):
+    """Leaves the staging folder without renaming it."""
+
+
+def retie(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    atol: float = 0.0,
+    accept: bool = False,
+    unproven: bool = False,
+    progress: Progress | None = None,
+) -> RetieResult:
+    """Write the same models with one copy of each weight, also across files.
+
+    Args:
+        inputs: `.onnx` files; their external data lies beside them.
+        output: a folder to make, or one that holds nothing but an earlier result.
+        atol: also look for weights whose elements differ by at most this.
+        accept: tie these as well; without it they are only listed.
+        unproven: write the result even where nothing can run the graphs.
+        progress: where to show how far it is.
+
+    Returns:
+        The verdict: `outputs` is empty where the proof failed, or where there is none and it was
+        not waived.
+
+    Raises:
+        GraphError: an input is no sound ONNX file.
+        UsageError: the arguments contradict each other, or the folder holds something else.
+        OSError: a file cannot be read or written.
+    """
+    started_s = time.monotonic()
+    paths, folder = [Path(path) for path in inputs], Path(output)
+    _check_arguments(paths, folder, Rules(atol, accept))
+    before = after = write.size_bytes(paths)
+    outputs: tuple[str, ...] = ()
+    shown = (progress or Progress(quiet=True)).task("retie", 4)
+    try:
+        with shown as task, atomic.replacing_directory(folder) as staging:
+            attempt = _first_good(paths, staging, Rules(atol, accept), task)
+            after = sum(path.stat().st_size for path in attempt.files)
+            if attempt.proof.verdict == "failed" or not (attempt.proof.holds or unproven):
+                raise _WithheldError
+        outputs = tuple(str(folder / path.relative_to(staging)) for path in attempt.files)
+    except _WithheldError:
+        pass  # the result says why
+    return RetieResult(
+        inputs=tuple(map(str, paths)),
+        outputs=outputs,
+        mends=tuple(attempt.outcome.mends),
+        left=tuple(attempt.outcome.left),
+        proposals=tuple(attempt.outcome.proposals),
+        proof=attempt.proof.verdict,
+        proof_detail=attempt.proof.detail,
+        bytes_before=before,
+        bytes_after=after,
+        environment=environment.current(),
+        seconds=time.monotonic() - started_s,
+    )
+
+
+def _check_arguments(paths: list[Path], folder: Path, rules: Rules) -> None:
+    """Refuse what would overwrite something, before anything is done.
+
+    Raises:
+        UsageError: as `retie`.
+    """
+    if not paths:
+        raise UsageError("no file to retie", expected="one or more .onnx files")
+    if not rules.atol >= 0:
+        raise UsageError("a tolerance below zero", got=rules.atol)
+    if rules.accept and not rules.atol:
+        raise UsageError("nothing to accept", expected="--atol above 0 together with --accept")
+    names = [*(path.name for path in paths), DATA_NAME]
+    if len(set(names)) < len(names):
+        raise UsageError("two files would have one name", got=", ".join(names))
+    data = {path: write.data_files(path) for path in paths}
+    given = [*paths, *(file for files in data.values() for file in files.values())]
+    for file in given:
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise UsageError("the output folder holds an input", where=folder, got=file)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("the output is no folder", where=folder)
+    names += [Path(location).parts[0] for files in data.values() for location in files]
+    foreign = (
+        sorted({path.name for path in folder.iterdir()} - set(names)) if folder.exists() else []
+    )
+    if foreign:
+        raise UsageError(
+            "the output folder holds other files",
+            where=folder,
+            got=", ".join(foreign[:5]),
+            expected="a new folder, or an earlier result of the same files",
+        )
+
+
+def _first_good(paths: list[Path], staging: Path, rules: Rules, task: Task) -> _Attempt:
+    """The first attempt that is no larger than the inputs and computes the same bits."""
+    files = [GraphFile(path) for path in paths]
+    outcome = mend(files, rules)
+    task.advance(note=f"{len(outcome.mends)} copies found")
+    if not outcome.mends:
+        return _unchanged(paths, staging, outcome)
+    layout = write.Layout(files, DATA_NAME)
+    if not layout.fit(write.size_bytes(paths)):
+        if not rules.smallest_bytes:
+            return _first_good(paths, staging, replace(rules, smallest_bytes=_SMALL_BYTES), task)
+        return _unchanged(paths, staging, _given_up(outcome))
+    written = layout.write(staging)
+    graphs = written[: len(paths)]
+    task.advance(note="written")
+    remark = checks.check_graphs(paths, graphs)
+    checks.check_ties(graphs, outcome.left_keys)
+    task.advance(note="checked")
+    attempt = _Attempt(outcome, written, proof.prove(paths, graphs, outcome.changes, remark))
+    if attempt.proof.verdict == "failed" and rules.gemm_flags:
+        # A Gemm that transposes by itself may add up in another order: transpose before it.
+        for path in written:
+            path.unlink()
+        return _first_good(paths, staging, replace(rules, gemm_flags=False), task)
+    task.advance(note=attempt.proof.verdict)
+    return attempt
+
+
+def _unchanged(paths: list[Path], staging: Path, outcome: Outcome) -> _Attempt:
+    for path in list(staging.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    detail = "nothing to mend: the outputs are the inputs, byte for byte"
+    return _Attempt(outcome, write.copy_inputs(paths, staging), proof.Proof("bit for bit", detail))
+
+
+def _given_up(outcome: Outcome) -> Outcome:
+    """All copies left, as the files would grow by what ties them."""
+    reason = "what would tie it takes more bytes than it saves"
+    left = [Left(mend.kept, mend.removed, mend.form, reason) for mend in outcome.mends]
+    return Outcome(left=[*outcome.left, *left], proposals=outcome.proposals)

@@ -1,0 +1,183 @@
+r"""How far a node may stray when a weight gives way to one that is nearly equal.
+
+With ΔW between the two, y = x W sums n products, and in floating point, in any order,
+|fl(x W) - x W| ≤ γ_n |x| |W|, γ_n = n u / (1 - n u) (Higham, "Accuracy and Stability of Numerical
+Algorithms", 2002, §3.1). So two evaluations may differ by at most
+
+    |Δy| ≤ |x| |ΔW| + 2 γ_n |x| |W| + 2 u' |y|
+
+with u of the type that sums are kept in (fp32 for half precision on a CPU) and u' of the type that
+the result is stored in, where that is narrower. Everything that is linear in the weight has this
+form; what only moves elements has ΔW alone. All of it is computed in float64, by the node itself on
+absolute values.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from tiedexport.retie import write
+from tiedexport.retie.graph import GraphFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiedexport.retie.inputs import Feed
+    from tiedexport.retie.mend import Change
+    from tiedexport.retie.proof import Runner
+
+_SUMMING = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Add", "Sub", "Mul"}
+_MOVING = {"Gather", "Transpose", "Reshape", "Identity", "Flatten", "Squeeze", "Unsqueeze"}
+_EXTRA_TERMS = 3  # a bias, and scaling by alpha and beta
+
+
+class UnboundedError(Exception):
+    """A node for which no bound is known, in words."""
+
+
+def worst_ratio(
+    original: Path,
+    changes: Sequence[Change],
+    feeds: Sequence[Feed],
+    runner: type[Runner],
+    near: Path,
+) -> float:
+    """The largest |Δy| over its bound, of all nodes that read a changed weight.
+
+    Args:
+        original: the graph as it was given.
+        changes: its changed weights.
+        feeds: inputs of the graph.
+        runner: runs a graph.
+        near: a folder for a copy of the graph that returns the nodes' inputs as well.
+
+    Raises:
+        UnboundedError: a node that this knows no bound for.
+    """
+    file = GraphFile(original)
+    uses = [(node, change) for change in changes for node in _readers(file, change.old.name)]
+    wanted = sorted({str(v.name) for node, _ in uses for v in node.inputs if v is not None})
+    with tempfile.TemporaryDirectory(dir=near) as folder:
+        probe = runner(_probe(file, wanted, Path(folder)))
+        probed = [dict(zip(wanted, probe.run(feed)[-len(wanted) :], strict=True)) for feed in feeds]
+    return max(
+        (
+            _ratio(node, opsets, change, inputs, runner)
+            for opsets in [dict(file.model.opset_imports)]
+            for node, change in uses
+            for inputs in probed
+        ),
+        default=0.0,
+    )
+
+
+def _readers(file: GraphFile, name: str) -> list[ir.Node]:
+    """The nodes that read an initializer, each once.
+
+    Raises:
+        UnboundedError: one of them is in a subgraph, or of a kind that has no bound here.
+    """
+    nodes = list(dict.fromkeys(use.node for use in file.model.graph.initializers[name].uses()))
+    for node in nodes:
+        label = f"{node.name or node.op_type} reads {name}"
+        if node.graph is not file.model.graph:
+            raise UnboundedError(f"{label} in a subgraph, where its change cannot be bounded")
+        if node.domain or node.op_type not in _SUMMING | _MOVING or len(node.outputs) != 1:
+            raise UnboundedError(f"{label}: no bound is known for {node.op_type}")
+    return nodes
+
+
+def _probe(file: GraphFile, wanted: Sequence[str], folder: Path) -> Path:
+    """The graph with the named values as its last outputs."""
+    graph = file.model.graph
+    values = {v.name: v for v in (*graph.inputs, *graph.initializers.values())}
+    values.update((v.name, v) for node in graph for v in node.outputs)
+    for name in wanted:
+        copied = ir.Value(name=file.free(name))
+        graph.append(ir.node("Identity", [values[name]], outputs=[copied]))
+        graph.outputs.append(copied)
+    return write.Layout([file], "probe.data").write(folder)[0]
+
+
+def _ratio(
+    node: ir.Node, opsets: dict[str, int], change: Change, inputs: Feed, runner: type[Runner]
+) -> float:
+    """The largest |Δy| over its bound for one node and one set of its inputs."""
+    name = change.old.name
+    changed = {**inputs, name: change.new()}
+    proto = ir.to_proto(node)
+    feed = {key: inputs[key] for key in dict.fromkeys(proto.input) if key}
+    run = runner(_node_model(proto, opsets, feed))
+    before = run.run(feed)[0]
+    after = run.run({key: changed[key] for key in feed})[0]
+    error = np.abs(after.astype(np.float64) - before.astype(np.float64))
+    limit = _limit(proto, opsets, feed, name, changed[name]) + _storing(before)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.max(np.where(error > 0, error / limit, 0.0), initial=0.0))
+
+
+def _limit(
+    node: onnx.NodeProto, opsets: dict[str, int], feed: Feed, name: str, new: np.ndarray
+) -> Any:
+    """The bound of every element of the node's output, float64."""
+    old = feed[name].astype(np.float64)
+    sized = {
+        key: np.abs(x.astype(np.float64)) if x.dtype.kind == "f" else x for key, x in feed.items()
+    }
+    magnitude = onnx.NodeProto()
+    magnitude.CopyFrom(node)
+    magnitude.op_type = "Add" if node.op_type == "Sub" else node.op_type
+    for attribute in magnitude.attribute:
+        attribute.f = abs(attribute.f)  # alpha and beta
+
+    def of(**weights: np.ndarray) -> Any:
+        values = {**sized, **weights}
+        return _evaluate(magnitude, opsets, values)
+
+    difference = np.abs(new.astype(np.float64) - old)
+    moved = of(**{name: difference}) - of(**{name: np.zeros_like(old)})
+    if node.op_type in _MOVING:
+        return moved
+    largest = np.maximum(np.abs(old), np.abs(new.astype(np.float64)))
+    ones = {key: np.ones_like(x) if x.dtype.kind == "f" else x for key, x in sized.items()}
+    terms = float(np.max(of(**ones), initial=0.0)) + _EXTRA_TERMS
+    kept_in = np.float64 if feed[name].dtype == np.float64 else np.float32
+    u = float(np.finfo(kept_in).eps) / 2
+    gamma = terms * u / (1 - terms * u) if terms * u < 1 else np.inf
+    return moved + 2 * gamma * of(**{name: largest})
+
+
+def _storing(output: np.ndarray) -> Any:
+    """Two roundings to a type that is narrower than the sums."""
+    u = float(np.finfo(output.dtype).eps) / 2 if output.dtype == np.float16 else 0.0
+    return 2 * u * (1 + u) * np.abs(output.astype(np.float64))
+
+
+def _node_model(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> bytes:
+    """A model of one node whose inputs are all inputs of the graph."""
+    model: bytes = _model(node, opsets, feed).SerializeToString()
+    return model
+
+
+def _evaluate(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> np.ndarray:
+    result: np.ndarray = ReferenceEvaluator(_model(node, opsets, feed)).run(None, feed)[0]
+    return result
+
+
+def _model(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> onnx.ModelProto:
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for name, x in feed.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=node.output[0])]
+    imports = [helper.make_opsetid(domain, number) for domain, number in opsets.items()]
+    graph = helper.make_graph([node], "node", inputs, outputs)
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)

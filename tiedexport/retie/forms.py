@@ -1,0 +1,59 @@
+"""How a copy follows from the tensor that is kept, as nodes and as arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from tiedexport.retie.graph import constant_tensor, constant_value
+
+if TYPE_CHECKING:
+    from tiedexport.copies import Copy
+    from tiedexport.stored import StoredTensor
+
+
+def ops_between(kept: StoredTensor, copy: Copy) -> list[str]:
+    """The nodes that make a copy of the kept tensor."""
+    moved = copy.axes != tuple(range(len(kept.shape)))
+    shape = tuple(kept.shape[axis] for axis in copy.axes)
+    reshaped, cast = shape != copy.tensor.shape, dtype_of(kept) != dtype_of(copy.tensor)
+    needed = {"Transpose": moved, "Reshape": reshaped, "Cast": cast}
+    return [op for op, is_needed in needed.items() if is_needed]
+
+
+def dtype_of(tensor: StoredTensor) -> ir.DataType:
+    """As its graph declares it: packed types as well."""
+    value = constant_value(tensor.handle)
+    assert value is not None
+    return constant_tensor(value).dtype
+
+
+def shape_of(tensor: StoredTensor) -> tuple[int, ...]:
+    """As its graph declares it, also where elements are packed."""
+    value = constant_value(tensor.handle)
+    assert value is not None
+    return tuple(int(size) for size in constant_tensor(value).shape.numpy())
+
+
+def whole(tensor: StoredTensor) -> np.ndarray:
+    """All elements, in memory."""
+    return tensor.content.read(0, tensor.size).reshape(tensor.shape)
+
+
+def viewed(array: np.ndarray, copy: Copy) -> np.ndarray:
+    """What a copy follows from, in the form of the copy."""
+    shape, dtype = copy.tensor.shape, copy.tensor.dtype
+    return np.ascontiguousarray(array.transpose(copy.axes).reshape(shape).astype(dtype))
+
+
+def key(tensor: StoredTensor) -> tuple[str, str]:
+    """What tells a tensor apart, in the graph as it was and as it is written."""
+    return Path(tensor.home).name, tensor.name
+
+
+def label(tensor: StoredTensor) -> str:
+    """File and name."""
+    return f"{tensor.home}: {tensor.name}"

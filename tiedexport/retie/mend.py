@@ -1,0 +1,224 @@
+"""Copies that give way: of each group of equal tensors one is kept, the others follow from it.
+
+What stands in the place of a copy depends on how it follows from the kept one:
+
+* the same: the kept one itself;
+* its transpose, read by a Gemm: the kept one, and transA or transB turned over;
+* otherwise a Transpose, a Reshape and a Cast, as many as are needed, in front of the main graph.
+
+The kept one lives in the main graph, where subgraphs see it; in a graph of another file it is an
+initializer of its own, whose bytes are stored once (`retie.write`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from tiedexport import copies
+from tiedexport.results.ties import Left, Mend
+from tiedexport.retie.forms import dtype_of, key, label, ops_between, shape_of, viewed, whole
+from tiedexport.retie.graph import constant_value
+from tiedexport.retie.kept import Kept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    from tiedexport.copies import Copy, Group
+    from tiedexport.retie.graph import GraphFile
+    from tiedexport.stored import Place, StoredTensor
+
+NODE_BYTES = 128
+"""About what a Transpose node with its names takes: a smaller copy would not save any."""
+
+_ABSORBING = {"Gemm", "MatMul"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A stored weight whose uses now read another that differs a little, which was accepted.
+
+    Attributes:
+        file: index of the graph's file.
+        old: an initializer of the main graph.
+        new: makes the array that stands in its place, of the same shape and dtype.
+    """
+
+    file: int
+    old: StoredTensor
+    new: Callable[[], np.ndarray]
+
+
+@dataclass
+class Outcome:
+    """What was mended, what stays and why, and what could be mended if it were accepted."""
+
+    mends: list[Mend] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    proposals: list[Mend] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    left_keys: set[tuple[str, str]] = field(default_factory=set)
+    followers: dict[Place, list[Copy]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be done.
+
+    Attributes:
+        atol: also look for weights whose elements differ by at most this.
+        accept: tie these as well.
+        gemm_flags: a Gemm may transpose by itself.
+        smallest_bytes: copies below this size in different files stay.
+    """
+
+    atol: float = 0.0
+    accept: bool = False
+    gemm_flags: bool = True
+    smallest_bytes: int = 0
+
+
+def mend(files: Sequence[GraphFile], rules: Rules) -> Outcome:
+    """Tie what is equal, then propose or tie what is nearly equal; the graphs change in place."""
+    outcome = Outcome()
+    _Round(files, rules, outcome).run(0.0)
+    if rules.atol > 0:
+        _Round(files, rules, outcome).run(rules.atol)
+    return outcome
+
+
+class _Round:
+    """One search for copies through all files, and their mending."""
+
+    def __init__(self, files: Sequence[GraphFile], rules: Rules, outcome: Outcome) -> None:
+        self._files, self._rules, self._outcome = files, rules, outcome
+        self._file_of = {file.path: i for i, file in enumerate(files)}
+        self._fixed: dict[Place, str] = {}
+        self._freed: set[Place] = set()
+
+    def run(self, atol: float) -> None:
+        tensors = [tensor for file in self._files for tensor in file.tensors()]
+        for tensor in tensors:
+            if reason := self._file(tensor).why_fixed(tensor):
+                self._fixed.setdefault(tensor.place, reason)
+        # The original is the first: best one that no Gemm or MatMul could read transposed.
+        for group in copies.find(sorted(tensors, key=_only_multiplied), atol=atol):
+            for part in self._movable(group, atol):
+                self._mend(part)
+
+    def _movable(self, group: Group, atol: float) -> list[Group]:
+        """The groups that are left of one without the tensors that must stay."""
+        members = [group.original, *(copy.tensor for copy in group.copies)]
+        fixed = [tensor for tensor in members if tensor.place in self._fixed]
+        if not fixed:
+            return [group]
+        forms = {copy.tensor: copy for copy in group.copies}
+        for tensor in fixed:
+            if tensor is not group.original:
+                self._leave(group.original, forms[tensor], self._fixed[tensor.place])
+        rest = copies.find([t for t in members if t.place not in self._fixed], atol=atol)
+        if group.original.place in self._fixed:
+            kept = {part.original for part in rest} or set(members).difference(fixed)
+            for tensor in (t for t in members if t in kept):
+                self._leave(group.original, forms[tensor], self._fixed[group.original.place])
+        return rest
+
+    def _mend(self, group: Group) -> None:
+        kept = Kept(self._files, self._file_of, group)
+        self._freed.add(group.original.place)
+        for copy in sorted(group.copies, key=lambda copy: copy.form != "same"):
+            if copy.tensor.place == group.original.place:  # one physical copy already
+                kept.adopt(self._file_of[Path(copy.tensor.home)], copy.tensor)
+                continue
+            if reason := self._why_not(group.original, copy):
+                self._leave(group.original, copy, reason)
+                continue
+            index = self._file_of[Path(copy.tensor.home)]
+            if copy.difference > 0 and not self._rules.accept:
+                self._outcome.proposals.append(self._record(group.original, copy, _how(copy)))
+                continue
+            how = kept.replace(index, copy, gemm_flags=self._rules.gemm_flags)
+            self._outcome.mends.append(self._record(group.original, copy, how))
+            self._freed.add(copy.tensor.place)
+            if copy.difference > 0:
+                self._note_change(copy, partial(_from_original, group.original, copy))
+            else:
+                self._outcome.followers[group.original.place].append(copy)
+
+    def _note_change(self, copy: Copy, new: Callable[[], np.ndarray]) -> None:
+        """Note that a weight changes, and with it all that follow from it since the first round."""
+        index = self._file_of[Path(copy.tensor.home)]
+        if any(change.old == copy.tensor for change in self._outcome.changes):
+            return
+        self._outcome.changes.append(Change(index, copy.tensor, new))
+        for follower in self._outcome.followers.get(copy.tensor.place, ()):
+            self._note_change(follower, partial(_from_changed, new, follower))
+
+    def _why_not(self, kept: StoredTensor, copy: Copy) -> str:
+        """Why a copy has to stay; "" if it can follow from the kept one."""
+        if copy.form.startswith("permuted"):
+            return "in a runtime's blocked layout, which no ONNX node makes"
+        file = self._file(copy.tensor)
+        dtype, own = dtype_of(kept), dtype_of(copy.tensor)
+        if dtype.is_floating_point() != own.is_floating_point() or (
+            dtype != own and dtype.itemsize == own.itemsize and copy.form == "same"
+        ):
+            return f"of another type: {own.name}, not {dtype.name}"
+        if dtype.bitwidth < 8 and shape_of(kept) != shape_of(copy.tensor):
+            return f"of another shape: {shape_of(copy.tensor)}, not {shape_of(kept)}"
+        ops = ops_between(kept, copy)
+        for op in ops:
+            if reason := file.why_unsupported(op, own if op == "Reshape" else dtype):
+                return reason
+        elsewhere = copy.tensor.home != kept.home
+        smallest = max(NODE_BYTES * bool(ops), self._rules.smallest_bytes * elsewhere)
+        if copy.tensor.place.size_bytes < smallest:
+            return "smaller than what would stand in its place"
+        followers = self._outcome.followers.get(copy.tensor.place, ()) if copy.difference else ()
+        if copy.difference and not all(map(_overridable, (copy, *followers))):
+            return (
+                "nearly equal, but no initializer of the main graph: the change cannot be bounded"
+            )
+        return ""
+
+    def _leave(self, kept: StoredTensor, copy: Copy, reason: str) -> None:
+        if copy.tensor.place != kept.place and key(copy.tensor) not in self._outcome.left_keys:
+            self._outcome.left.append(Left(label(kept), label(copy.tensor), copy.form, reason))
+            self._outcome.left_keys.add(key(copy.tensor))
+
+    def _record(self, kept: StoredTensor, copy: Copy, how: str) -> Mend:
+        place = copy.tensor.place
+        saved = 0 if place in self._freed else place.size_bytes
+        return Mend(label(kept), label(copy.tensor), copy.form, how, saved, copy.difference)
+
+    def _file(self, tensor: StoredTensor) -> GraphFile:
+        return self._files[self._file_of[Path(tensor.home)]]
+
+
+def _how(copy: Copy) -> str:
+    return "shared" if copy.form == "same" else "Transpose"
+
+
+def _from_original(original: StoredTensor, copy: Copy) -> np.ndarray:
+    return viewed(whole(original), copy)
+
+
+def _from_changed(new: Callable[[], np.ndarray], follower: Copy) -> np.ndarray:
+    return viewed(new(), follower)
+
+
+def _overridable(copy: Copy) -> bool:
+    return not copy.tensor.scope and isinstance(copy.tensor.handle, ir.Value)
+
+
+def _only_multiplied(tensor: StoredTensor) -> bool:
+    """Whether all that reads a tensor can read its transpose for nothing."""
+    value = constant_value(tensor.handle)
+    return value is not None and all(use.node.op_type in _ABSORBING for use in value.uses())

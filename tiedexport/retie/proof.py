@@ -1,0 +1,232 @@
+"""The proof that mended graphs compute what the given ones did: both run on random inputs.
+
+ONNX Runtime runs them as they stand: optimisations off, as they would untie the weights again, and
+prepacking off, as it changes the order of sums for constants only. Then a stored weight and one
+that a Transpose makes at run time give the same bits, and the same bits are asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tiedexport import onnx_files
+from tiedexport.retie import bound
+from tiedexport.retie.inputs import feeds, smallest_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tiedexport.retie.inputs import Feed
+    from tiedexport.retie.mend import Change
+
+Verdict = Literal["bit for bit", "within bound", "not proven", "failed"]
+
+_RUNS = 4
+_LIMIT_S = 600.0  # a loop that random inputs never end
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict on all files, and on which inputs it rests or why there is none."""
+
+    verdict: Verdict
+    detail: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the outputs were compared and are right."""
+        return self.verdict in ("bit for bit", "within bound")
+
+
+class _RefusedError(Exception):
+    """ONNX Runtime cannot load or run a graph; in its own words."""
+
+
+def prove(
+    originals: Sequence[Path],
+    mended: Sequence[Path],
+    changes: Sequence[Change] = (),
+    remark: str = "",
+) -> Proof:
+    """Compare each mended graph with the one it was made from.
+
+    Args:
+        originals: the given graphs.
+        mended: the written ones, in the same order.
+        changes: weights whose values changed because that was accepted.
+        remark: what else there is to say.
+    """
+    proofs = [
+        _prove_one(original, result, [change for change in changes if change.file == index])
+        for index, (original, result) in enumerate(zip(originals, mended, strict=True))
+    ]
+    worst = max((proof.verdict for proof in proofs), key=_SEVERITY.index)
+    if len({proof.detail for proof in proofs}) > 1:
+        details = [
+            f"{path.name}: {proof.detail}" for path, proof in zip(mended, proofs, strict=True)
+        ]
+    else:
+        details = [proofs[0].detail]
+    return Proof(worst, "; ".join(filter(None, [*details, remark])))
+
+
+_SEVERITY: tuple[Verdict, ...] = ("bit for bit", "within bound", "not proven", "failed")
+
+
+def _prove_one(original: Path, mended: Path, changes: Sequence[Change]) -> Proof:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Proof("not proven", f"{error}; pip install 'tiedexport[cpu]'")
+    values = {change.old.name: change.new() for change in changes}
+    try:
+        reference = Runner(original, values)
+        words, runs = _accepted(reference, smallest_table(onnx_files.load(original)))
+    except (_RefusedError, ValueError) as error:
+        return Proof("not proven", str(error))
+    detail = f"{len(runs)} runs in ONNX Runtime {onnxruntime.__version__}: {words}"
+    try:
+        result = Runner(mended)
+        for feed, expected in runs:
+            if not _same(expected, result.run(feed)):
+                if not _same(expected, reference.run(feed)):
+                    return Proof("not proven", "the graph's own outputs differ from run to run")
+                return Proof("failed", f"other outputs than the given graph in {detail}")
+    except _RefusedError as error:
+        return Proof("failed", f"only the given graph runs: {error}")
+    if not changes:
+        return Proof("bit for bit", detail)
+    return _bounded(original, mended, changes, [feed for feed, _ in runs], detail)
+
+
+def _bounded(
+    original: Path, mended: Path, changes: Sequence[Change], inputs: list[Feed], detail: str
+) -> Proof:
+    """What the accepted changes do to the nodes that read them."""
+    try:
+        ratio = bound.worst_ratio(original, changes, inputs, Runner, mended.parent)
+    except (_RefusedError, bound.UnboundedError) as error:
+        return Proof("not proven", str(error))
+    words = f"each node within its bound, at most {ratio:.3g} of it, in {detail}"
+    return Proof("within bound" if ratio <= 1 else "failed", words)
+
+
+def _accepted(runner: Runner, table: int | None) -> tuple[str, list[tuple[Feed, list[Any]]]]:
+    """Inputs that the graph takes, with its outputs: the first kind with which it computes.
+
+    Raises:
+        ValueError: no inputs can be made.
+        _RefusedError: it runs on none.
+    """
+    refusal = _RefusedError("its outputs hold no number on any random input")
+    for words, candidates in feeds(runner.inputs, table):
+        runs: list[tuple[Feed, list[Any]]] = []
+        for feed in candidates:
+            if len(runs) == _RUNS:
+                break
+            try:
+                outputs = runner.run(feed)
+            except _RefusedError as error:
+                refusal = error
+            else:
+                if _tells(outputs):
+                    runs.append((feed, outputs))
+        if runs:
+            return words, runs
+    raise refusal
+
+
+class Runner:
+    """One graph in ONNX Runtime, as it stands.
+
+    Args:
+        model: a file, or a serialised model without external data.
+        values: initializer → what it holds instead.
+
+    Raises:
+        _RefusedError: ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, model: Path | bytes, values: dict[str, np.ndarray] | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        self._name = "a node" if isinstance(model, bytes) else model.name
+        # ONNX Runtime keeps the addresses of these and nothing else.
+        self._kept = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in (values or {}).items()
+        }
+        for name, value in self._kept.items():
+            options.add_initializer(name, value)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:
+            raise self._refused("load", error) from error
+        self.inputs: list[Any] = self._session.get_inputs()
+
+    def run(self, feed: Feed) -> list[Any]:
+        """Every output.
+
+        Raises:
+            _RefusedError: ONNX Runtime fails, or does not end.
+        """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = 4
+        timer = threading.Timer(_LIMIT_S, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            outputs: list[Any] = self._session.run(None, feed, options)
+        except Exception as error:
+            raise self._refused("run", error) from error
+        finally:
+            timer.cancel()
+        return outputs
+
+    def _refused(self, verb: str, error: Exception) -> _RefusedError:
+        words = " ".join(str(error).split())[:300]
+        return _RefusedError(f"ONNX Runtime cannot {verb} {self._name}: {words}")
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Equal bit for bit, NaN and signs of zero included."""
+    if isinstance(first, np.ndarray):
+        if not isinstance(second, np.ndarray) or first.dtype != second.dtype:
+            return False
+        if first.shape != second.shape:
+            return False
+        if first.dtype.kind in "OU":
+            return np.array_equal(first, second)
+        return np.array_equal(_bytes(first), _bytes(second))
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
+    return bool(first == second or (first != first and second != second))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _tells(outputs: list[Any]) -> bool:
+    """Whether something was computed: a number that is finite, or anything but floats."""
+    arrays = [output for output in outputs if isinstance(output, np.ndarray)]
+    floats = [array for array in arrays if array.dtype.kind == "f"]
+    return len(floats) < len(outputs) or any(np.isfinite(array).any() for array in floats)
