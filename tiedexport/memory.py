@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-
 _MAPPING = re.compile(r"^(?=[0-9a-f]+-[0-9a-f]+ )", re.MULTILINE)
-_FIELD = re.compile(r"^(Rss|Anonymous):\s+(\d+) kB$", re.MULTILINE)
+_FIELD = re.compile(r"^(Rss|Pss|Anonymous):\s+(\d+) kB$", re.MULTILINE)
 
 
 def pss_bytes(pid: int | None = None) -> int:
@@ -78,10 +77,12 @@ def held_bytes(files: Iterable[Path]) -> int:
     of_files: dict[tuple[str, ...], int] = {}
     own_bytes = 0
     for mapping in _MAPPING.split(_smaps(None, "smaps"))[1:]:
-        addresses, _, offset, _, inode, *_ = mapping.split(maxsplit=6)
+        head = mapping.partition("\n")[0]
+        addresses, _, offset, _, inode, *file = head.split(maxsplit=5)
         sizes = {name: int(kibibytes) << 10 for name, kibibytes in _FIELD.findall(mapping)}
         if inode not in inodes:
-            own_bytes += sizes["Anonymous"]
+            library = file and file[0].startswith("/") and not file[0].endswith("(deleted)")
+            own_bytes += sizes["Anonymous" if library else "Pss"]
             continue
         begin, end = (int(address, 16) for address in addresses.split("-"))
         part = inode, offset, str(end - begin)
