@@ -141,7 +141,16 @@ def test_the_first_answer_of_a_bundles_report_is_the_audits(tmp_path, audit, fig
     added = ["From stage to stage", "Around each tie"]
     where = alone.headings.index("One copy of every weight") + 1
     assert page.headings == [*alone.headings[:where], *added, *alone.headings[where:]]
-    answer = page.text[page.text.index("Does the tie hold?") :][:60]
+    answer = page.text[page.text.index("Does the tie hold?") :][:160]
     assert f" {figure}" in answer
+    assert "stored for" in answer
     assert "tiedexport audit m.tied" in page.text
     assert "tiedexport audit" not in alone.text
+
+
+def test_no_audit_makes_a_bundle_hold_that_stores_too_much(tmp_path, monkeypatch):
+    bundle = handmade.bundle(tmp_path / "m.tied")
+    monkeypatch.setattr(bundle, "manifest", replace(bundle.manifest, parameter_count=200))
+    path = report(bundle, audit=handmade_ties.healthy(), output=tmp_path / "r.html")
+    answer = Outline(path.read_text("utf-8")).text.split("Does the tie hold?")[1]
+    assert answer.lstrip("✗ ").startswith("no")

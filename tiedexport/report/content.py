@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.report import images, pictures, tables, ties_section
+from tiedexport.report import images, pictures, tables, tie_tables, ties_section
 from tiedexport.report.page import (
     Answer,
     Chart,
@@ -39,10 +39,9 @@ def page(
     """Everything that the bundle and the results at hand can tell."""
     accounts = storage(bundle)
     sections = [_tie_section(bundle, accounts)]
-    answers = [_tie_answer(bundle, accounts)]
+    answers = [_tie_answer(bundle, accounts, audit)]
     if audit is not None:
         sections += ties_section.sections(audit)
-        answers[0] = ties_section.tie_answer(audit)
     if verify is not None:
         sections.append(_verify_section(verify))
         answers.append(_verify_answer(verify))
@@ -68,18 +67,21 @@ def _subtitle(bundle: Bundle) -> str:
     )
 
 
-def _tie_answer(bundle: Bundle, accounts: list[Storage]) -> Answer:
+def _tie_answer(bundle: Bundle, accounts: list[Storage], audit: AuditResult | None) -> Answer:
     question = "Does the tie hold?"
     worst = max(accounts, key=lambda account: account.ratio)
     stored = (
         f"{size(worst.stored_bytes)} stored for {size(worst.needed_bytes)} of {worst.precision} "
         f"parameters: {worst.ratio:.3f} ×"
     )
-    if not bundle.manifest.ties:
+    if not bundle.manifest.ties and not (audit and audit.failed):
         return Answer(question, "no tie", f"the model uses each weight once; {stored}")
-    if all(account.holds for account in accounts):
+    if not all(account.holds for account in accounts):
+        return Answer(question, "no", stored, "failed")
+    if audit is None:
         return Answer(question, "yes", stored, "passed")
-    return Answer(question, "no", stored, "failed")
+    word, sentence, mark = tie_tables.verdict(audit)
+    return Answer(question, word, f"{sentence}; {stored}", mark)
 
 
 def _tie_section(bundle: Bundle, accounts: list[Storage]) -> Section:

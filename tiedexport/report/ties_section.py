@@ -33,19 +33,13 @@ def page(result: AuditResult) -> Page:
 
 def answers(result: AuditResult) -> tuple[Answer, ...]:
     """Does the tie hold, how many copies are there, and what do they take?"""
-    found = [tie_answer(result)]
+    found = [Answer("Does the tie hold?", *tie_tables.verdict(result))]
     stages = [stage for stage in result.stages if stage.counts and stage.status != "not run"]
     if with_ties := [stage for stage in stages if stage.ties]:
         found.append(_copies_answer(with_ties))
     if measured := [stage for stage in stages if stage.needed_bytes]:
         found.append(_bytes_answer(measured))
     return tuple(found)
-
-
-def tie_answer(result: AuditResult) -> Answer:
-    """The verdict over every stage that counts."""
-    word, sentence, mark = tie_tables.verdict(result)
-    return Answer("Does the tie hold?", word, sentence, mark)
 
 
 def _copies_answer(stages: list[Stage]) -> Answer:
