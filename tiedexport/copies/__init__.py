@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tiedexport.copies.candidates import Candidate
+    from tiedexport.copies.types import Route
+    from tiedexport.copies.views import View
     from tiedexport.stored import StoredTensor
 
     Proposing = Callable[[int, set[int]], Iterator[Candidate]]
@@ -65,7 +67,7 @@ def find(tensors: Iterable[StoredTensor], *, atol: float = 0.0) -> list[Group]:
     Raises:
         BadInputError: a file ended or failed while it was read.
     """
-    stored = list(tensors)
+    stored = [tensor for tensor in tensors if tensor.length >= chance.LEAST_ELEMENTS]
     groups, single = _grouped(stored, Candidates(stored).equal_to, 0.0)
     if atol > 0.0:
         near = Candidates(single)
@@ -109,10 +111,11 @@ def _copy(
     difference = largest_difference(original, other, view, route, atol)
     if difference is None:
         return None
-    return Copy(other, _form(view.form, bool(route)), view.declared_axes, difference)
+    return Copy(other, form_of(view, route), view.declared_axes, difference)
 
 
-def _form(view: str, cast: bool) -> str:
-    if not cast:
-        return view
-    return "cast" if view == "same" else f"cast and {view}"
+def form_of(view: View, route: Route) -> str:
+    """The words for a view that was cast along a route."""
+    if not route:
+        return view.form
+    return "cast" if view.form == "same" else f"cast and {view.form}"

@@ -38,7 +38,7 @@ class Candidates:
         for index, tensor in enumerate(stored):
             self._of_length[tensor.length].append(index)
         self._sampled = {
-            index: tensor.content.sample(_positions(tensor.length))
+            index: tensor.content.sample(sample_positions(tensor.length))
             for index, tensor in enumerate(stored)
             if self._has_company(tensor)
         }
@@ -108,13 +108,13 @@ class Candidates:
 
 def _sample(tensor: StoredTensor, view: View) -> np.ndarray:
     """The elements of a view at the fixed positions of its size."""
-    origins = view.origins(_positions(view.size))
+    origins = view.origins(sample_positions(view.size))
     sample = tensor.content.sample(np.minimum(origins, tensor.length - 1))
     return np.where(origins < tensor.length, sample, np.zeros(1, sample.dtype))
 
 
 @lru_cache(maxsize=1024)
-def _positions(length: int) -> np.ndarray:
+def sample_positions(length: int) -> np.ndarray:
     """Pseudo-random, in order, the same for all tensors of a length; all of a small one."""
     if length <= _SAMPLES:
         return np.arange(length)

@@ -42,18 +42,31 @@ class View:
         """Number of elements."""
         return prod(self.source)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the view."""
+        return tuple(self.source[axis] for axis in self.axes)
+
     def origins(self, positions: np.ndarray) -> np.ndarray:
         """Flat indices into the tensor of the elements at these flat indices of the view.
 
         Those from the tensor's size on are padding.
         """
-        shape = [self.source[axis] for axis in self.axes]
-        steps = np.cumprod([1, *self.source[:0:-1]])[::-1][list(self.axes)]
-        indices = np.unravel_index(positions, shape)
+        steps = [prod(self.source[axis + 1 :]) for axis in self.axes]
+        indices = np.unravel_index(positions, self.shape)
         return sum(
             (index * step for index, step in zip(indices, steps, strict=True)),
             start=np.zeros_like(positions),
         )
+
+
+def orders(shape: tuple[int, ...]) -> Iterator[View]:
+    """A tensor as it is, then with its axes permuted in every way."""
+    kept = [axis for axis, length in enumerate(shape) if length != 1]
+    source, identity = tuple(shape[axis] for axis in kept), tuple(range(len(kept)))
+    yield View(source, identity, "same", tuple(range(len(shape))))
+    for axes in _permutations(identity):
+        yield View(source, axes, "transposed", _declared(shape, kept, axes))
 
 
 def views(shape: tuple[int, ...], copies: Iterable[tuple[int, ...]]) -> Iterator[View]:
@@ -62,15 +75,11 @@ def views(shape: tuple[int, ...], copies: Iterable[tuple[int, ...]]) -> Iterator
     A permutation fits a shape if one of the two only splits or joins axes of the other.
     """
     copies = set(copies)
-    if any(prod(copy) == prod(shape) for copy in copies):
-        yield View((prod(shape),), (0,), "same", tuple(range(len(shape))))
-    kept = [axis for axis, length in enumerate(shape) if length != 1]
-    source = tuple(shape[axis] for axis in kept)
     cuts = [_cuts(copy) for copy in copies if prod(copy) == prod(shape)]
-    for axes in _permutations(len(source)):
-        own = _cuts(source[axis] for axis in axes)
-        if any(own <= other or own >= other for other in cuts):
-            yield View(source, axes, "transposed", _declared(shape, kept, axes))
+    for view in orders(shape) if cuts else ():
+        own = _cuts(view.shape)
+        if view.form == "same" or any(own <= other or own >= other for other in cuts):
+            yield view
     if len(shape) == 4:
         yield from _blocked(shape, copies)
 
@@ -87,9 +96,8 @@ def _cuts(shape: Iterable[int]) -> set[int]:
     return set(accumulate(shape, mul))
 
 
-def _permutations(rank: int) -> Iterator[tuple[int, ...]]:
-    identity = tuple(range(rank))
-    if rank <= _PERMUTED_RANK:
+def _permutations(identity: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    if len(identity) <= _PERMUTED_RANK:
         yield from (axes for axes in permutations(identity) if axes != identity)
         return
     for a, b in combinations(identity, 2):
