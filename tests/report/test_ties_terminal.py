@@ -150,7 +150,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders():
 def test_retie_tells_what_gave_way_the_proof_the_bytes_and_the_files():
     text = one_line(printed(RETIES["mended"]))
     assert "encoder.onnx: layers.0.weight ← decoder.onnx: val_0" in text
-    assert "transposed; by Gemm transB; saves 1.17 MiB" in text
+    assert "transposed → Gemm transB; saves 1.17 MiB" in text
     assert "bytes 2.35 MiB → 1.17 MiB (0.500 x)" in text
     assert "written out/encoder.onnx out/decoder.onnx out/weights.data" in text
     assert "proof bit for bit: 2 files, 6 random inputs each" in text
@@ -171,6 +171,14 @@ def test_retie_tells_what_stays_and_why_what_it_proposes_and_that_nothing_is_wri
     assert "mended nothing" in text
     assert "written nothing written" in text
     assert "not proven: onnxruntime: com.acme:Swish" in text
+
+
+def test_where_one_file_was_given_names_stand_without_it():
+    (mend,) = RETIES["mended"].mends
+    mend = msgspec.structs.replace(mend, removed=mend.kept.replace("layers", "copies"))
+    alone = RETIES["mended"].inputs[:1]
+    text = printed(msgspec.structs.replace(RETIES["mended"], inputs=alone, mends=(mend,)))
+    assert "  layers.0.weight ← copies.0.weight" in text
 
 
 def test_a_retie_of_nothing_has_no_ratio():

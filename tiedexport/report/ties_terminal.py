@@ -150,7 +150,7 @@ def _print_mends(console: Console, mends: Sequence[Mend], ends: dict[str, str], 
         what = f"{_short(mend.kept, ends)} ← {_short(mend.removed, ends)}"
         console.print(Padding(escape(what), (0, 0, 0, 2), expand=False))
         apart = f", off by at most {mend.difference:.2g}" if mend.difference else ""
-        how = f"{mend.form}{apart}; by {mend.how}; saves {size(mend.saved_bytes)}"
+        how = f"{mend.form}{apart} → {mend.how}; saves {size(mend.saved_bytes)}"
         console.print(Padding(escape(how), (0, 0, 0, 6), expand=False))
     if rest := ordered[_MENDS_SHOWN:]:
         saved = size(sum(mend.saved_bytes for mend in rest))
@@ -159,10 +159,11 @@ def _print_mends(console: Console, mends: Sequence[Mend], ends: dict[str, str], 
 
 
 def _short(place: str, ends: dict[str, str]) -> str:
-    """`file: name` with the file as short as it can be told."""
+    """`file: name` with the file as short as it can be told; the name alone where one was given."""
     for path, end in ends.items():
         if place.startswith(f"{path}: "):
-            return end + place[len(path) :]
+            name = place.removeprefix(f"{path}: ")
+            return name if len(ends) == 1 else f"{end}: {name}"
     return place
 
 
