@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tiedexport.errors import MissingRuntimeError
-from tiedexport.memory import PeakMemory, held_bytes, private_bytes, pss_bytes
+from tiedexport.memory import PeakMemory, data_pss_bytes, held_bytes, private_bytes, pss_bytes
 
 MIB = 1 << 20
 
@@ -26,6 +26,18 @@ def test_touched_private_pages_count_in_both_measures():
 
 def test_private_bytes_never_exceed_pss_by_more_than_rounding():
     assert private_bytes() <= pss_bytes() + MIB
+
+
+def test_data_are_what_a_process_maps_and_holds_but_not_its_code(tmp_path):
+    (tmp_path / "file").write_bytes(os.urandom(16 * MIB))
+    before = data_pss_bytes()
+    with (tmp_path / "file").open("rb") as file:
+        twice = [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for _ in range(2)]
+        assert all(sum(pages[::4096]) for pages in twice)
+        assert 16 * MIB <= data_pss_bytes() - before < 17 * MIB
+        for pages in twice:
+            pages.close()
+    assert data_pss_bytes() < pss_bytes()
 
 
 def test_reserved_but_untouched_pages_do_not_count():
@@ -56,9 +68,9 @@ def test_peak_memory_of_another_process_outlives_it():
     assert peak.peak_bytes >= 64 * MIB
 
 
-@pytest.mark.parametrize("measure", [pss_bytes, private_bytes])
+@pytest.mark.parametrize("measure", [pss_bytes, private_bytes, data_pss_bytes])
 def test_a_process_that_does_not_exist_is_an_error_that_names_it(measure):
-    with pytest.raises(MissingRuntimeError, match=r"/proc/4194999/smaps_rollup"):
+    with pytest.raises(MissingRuntimeError, match=r"/proc/4194999/smaps"):
         measure(4194999)  # above the kernel's largest process id
 
 

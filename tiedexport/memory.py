@@ -42,6 +42,27 @@ def private_bytes(pid: int | None = None) -> int:
     return fields["Private_Clean"] + fields["Private_Dirty"]
 
 
+def data_pss_bytes(pid: int | None = None) -> int:
+    """Pss of all but programs and libraries, whose share moves as other processes come and go.
+
+    Summed over processes it is what they hold together; a file mapped for execution is code.
+
+    Args:
+        pid: the process; by default this one.
+
+    Raises:
+        MissingRuntimeError: the kernel does not tell, or the process is gone or not ours.
+    """
+    mappings, code = [], set()
+    for mapping in _MAPPING.split(_smaps(pid, "smaps"))[1:]:
+        _, permissions, _, _, inode, *_ = mapping.split(maxsplit=5)
+        sizes = {name: int(kibibytes) << 10 for name, kibibytes in _FIELD.findall(mapping)}
+        mappings.append((inode, sizes))
+        if "x" in permissions and inode != "0":
+            code.add(inode)
+    return sum(sizes["Anonymous" if inode in code else "Pss"] for inode, sizes in mappings)
+
+
 def _smaps_rollup(pid: int | None) -> dict[str, int]:
     _, *lines = _smaps(pid, "smaps_rollup").splitlines()
     fields = (line.split() for line in lines)
