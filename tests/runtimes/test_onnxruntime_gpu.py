@@ -55,7 +55,7 @@ def test_a_recorded_bound_call_reads_its_input_each_time(recorded, bundle, name)
 def test_no_recorded_session_may_fall_back_to_another_provider(recorded, bundle, name):
     open_session(bundle, runtime=name, precision="fp16").close()
     assert [model for model, *_ in recorded.opened] == [
-        runner._RELU_MODEL,
+        runner.RELU_MODEL,
         str(bundle.graph("encoder", FP16)),
     ]
     for _, options, (provider,), enable_fallback in recorded.opened:
@@ -67,7 +67,7 @@ def test_no_recorded_session_may_fall_back_to_another_provider(recorded, bundle,
 def test_the_cpu_row_may_not_fall_back_either_and_keeps_its_own_provider(bundle):
     (row,) = [row for row in runner.RUNTIMES if row.name == "onnxruntime"]
     session = runner._inference(
-        runner._RELU_MODEL, runner.session_options(runner.Options()), (row._provider, {}), "here"
+        runner.RELU_MODEL, runner.session_options(runner.Options()), (row._provider, {}), "here"
     )
     assert not session._enable_fallback
     assert session.get_providers() == ["CPUExecutionProvider"]
@@ -110,9 +110,9 @@ def test_a_recorded_provider_is_tried_once_before_its_row_claims_to_work(recorde
 
 
 def test_the_model_that_it_is_tried_with_is_a_whole_one(capsys):
-    model = onnx.load_from_string(runner._RELU_MODEL)
+    model = onnx.load_from_string(runner.RELU_MODEL)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(runner._RELU_MODEL, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(runner.RELU_MODEL, providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {"x": np.array([-1.0, 2.0], np.float32)})
     np.testing.assert_array_equal(y, [0.0, 2.0])
 

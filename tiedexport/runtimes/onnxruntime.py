@@ -30,12 +30,12 @@ _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _CPU, _TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
 _SMALLEST_FOLDED_BYTES = 1024
 
-# y = relu(x) over a float32 vector of any length, in ONNX IR version 8 and opset 13.
-_RELU_MODEL = (
+RELU_MODEL = (
     b'\x08\x08:9\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x05probe'
     b"Z\x10\n\x01x\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01n"
     b"b\x10\n\x01y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\r"
 )
+"""y = relu(x) over a float32 vector of any length, in ONNX IR version 8 and opset 13."""
 
 
 class _OnnxRuntime:
@@ -194,7 +194,7 @@ def _trouble(provider: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             onnxruntime.preload_dlls()
     try:
-        _inference(_RELU_MODEL, session_options(Options()), (provider, {}), provider)
+        _inference(RELU_MODEL, session_options(Options()), (provider, {}), provider)
     except RuntimeFailedError as error:
         return _loading_error(provider) or f"{error.what}: {error.got}"
     return ""
