@@ -6,6 +6,7 @@ what to write instead. All three work on copies: the module is not run, moved or
 
 from __future__ import annotations
 
-from tiedexport.ties.proof import check
+from tiedexport.ties.mistakes import findings
+from tiedexport.ties.proof import assert_tied, check
 
-__all__ = ["check"]
+__all__ = ["assert_tied", "check", "findings"]

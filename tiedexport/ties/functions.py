@@ -19,6 +19,9 @@ CARRIERS = frozenset(_CARRIERS.split())
 CUTS = frozenset({"detach", "data"})
 """Carriers whose result no gradient flows back through."""
 
+ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "data"})
+"""Carriers that are written without parentheses."""
+
 CASTS = frozenset({"float", "half", "bfloat16"})
 """Methods that narrow to a type."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from msgspec.structs import replace
 
+from tiedexport.errors import TieBrokenError, UsageError
 from tiedexport.results.ties import PathGradient, TieProof
 from tiedexport.ties.runs import example, forward, run
 from tiedexport.ties.uses import Recorder
@@ -70,6 +71,44 @@ def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
         _proof(module, arguments, weight, first, paths[id(weight)], moved[id(weight)])
         for weight in ties
     )
+
+
+def assert_tied(module: nn.Module, *names: str, inputs: object = None) -> None:
+    """Raise unless a module's ties are proven; made for the tests of a project that ties weights.
+
+    Args:
+        module: as for `check`.
+        names: parameter names that must lead to one tied weight. Without any, every tie that the
+            module has must hold, and there must be one.
+        inputs: as for `check`.
+
+    Raises:
+        TieBrokenError: a tie does not hold, or there is none; says why.
+        UsageError: a name is no parameter's, or there is no example input.
+        BadInputError: the module cannot be copied, or its forward pass failed.
+    """
+    known = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for name in names:
+        if name not in known:
+            raise UsageError("no such parameter", got=name, expected=", ".join(known))
+    proofs = check(module, inputs)
+    concerned = [proof for proof in proofs if set(names) <= set(proof.names)]
+    if not concerned:
+        raise TieBrokenError(
+            "not tied" if names else "nothing is tied",
+            where=" and ".join(names) or type(module).__name__,
+            expected="one weight that the forward pass uses twice or more",
+            hint="tiedexport.ties.findings(module) names what separates two equal weights",
+        )
+    for proof in concerned:
+        if not proof.holds:
+            raise TieBrokenError(
+                "a tie is broken",
+                where=" and ".join(proof.names),
+                got=proof.reason,
+                expected="one Parameter, and the gradient of every use",
+                hint="tiedexport.ties.findings(module) says what to write instead",
+            )
 
 
 def tied(weights: list[Weight], uses: list[Use]) -> list[Weight]:
@@ -141,8 +180,9 @@ def _judged(proof: TieProof, weight: Weight, paths: list[Path], norm: float) -> 
     elif norm == 0:
         reason = "no gradient flows back to it through any use"
     elif cut:
-        line = f", cut off in {cut[0].use.cut}" if cut[0].use.cut else ""
-        reason = f"no gradient flows back through {cut[0].described}{line}"
+        line = str(cut[0].use.cut or "")
+        reason = f"no gradient flows back through {cut[0].described}"
+        reason += f", cut off in {line}" if line not in cut[0].described else ""
     elif not proof.sum_error <= SUM_TOLERANCE:
         reason = f"its gradient is not the sum of its paths' ({proof.sum_error:.1e} relative)"
     elif not proof.gradcheck_error <= GRADCHECK_TOLERANCE:
@@ -221,10 +261,8 @@ def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> dict[i
             for one in weight.members
         ]
         alike = all(torch.equal(step, steps[0]) for step in steps)
-        places = [Counter(map(_place, uses_of(weight, r.uses))) for r in (first.recorder, again)]
+        places = [
+            Counter(use.place for use in uses_of(weight, r.uses)) for r in (first.recorder, again)
+        ]
         moves[id(weight)] = alike and bool(steps[0].any()) and places[0] == places[1]
     return moves
-
-
-def _place(use: Use) -> tuple[int, str, str]:
-    return use.root, use.function, use.line.module

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tiedexport.ties.functions import CARRIERS, CASTS, CUTS, QUESTIONS, is_getter, name_of, writes
+from tiedexport.ties.functions import (
+    ATTRIBUTES,
+    CARRIERS,
+    CASTS,
+    CUTS,
+    QUESTIONS,
+    is_getter,
+    name_of,
+    writes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,12 +79,20 @@ class Use:
     cut: Line | None
     delta: Tensor | None = None
 
+    @property
+    def is_detached(self) -> bool:
+        """Whether `.detach()` or `.data` cuts it off; otherwise it is `no_grad`."""
+        return any(form in CUTS for form in self.forms)
+
+    @property
+    def place(self) -> tuple[int, str, str]:
+        """What stays the same from one forward pass to the next."""
+        return self.root, self.function, self.line.module
+
     def described(self, name: str) -> str:
         """In words: "linear(…, weight.t()) in decoder"."""
-        view = "".join(f".{form}()" if form.islower() else f".{form}" for form in self.forms)
-        return f"{self.function}(…, {name}{view})" + (
-            f" in {self.line.module}" if self.line.module else f" in {self.line}"
-        )
+        view = "".join(f".{form}" + "()" * (form not in ATTRIBUTES) for form in self.forms)
+        return f"{self.function}(…, {name}{view}) in {self.line.module or self.line}"
 
 
 @dataclass(eq=False)
