@@ -220,11 +220,11 @@ def int8_weights() -> onnx.ModelProto:
 
 @_whole
 def int4_weights() -> onnx.ModelProto:
-    levels = np.clip(WEIGHT * 3, -8, 7).astype(int).ravel()
+    low, high = np.clip(WEIGHT * 3, -8, 7).astype(np.uint8).reshape(-1, 2).T & 15
     return _model(
         "top (float[N, 24] x) => (float[N, 40] y) { w = DequantizeLinear(q, scale) "
         "y = MatMul(x, w) }",
-        helper.make_tensor("q", TensorProto.INT4, WEIGHT.shape, levels),
+        helper.make_tensor("q", TensorProto.INT4, WEIGHT.shape, low | high << 4, raw=True),
         _tensor(np.float32(1 / 3), "scale"),
     )
 
