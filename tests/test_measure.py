@@ -45,7 +45,7 @@ class Scripted:
 
 class Row:
     def __init__(self, name: str, absent: bool):
-        self.name, self.slow = name, name == "reference"
+        self.name, self.slow, self.packs = name, name == "reference", name.startswith("packs")
         self._found = Availability(not absent, "1.0", "no driver", "pip install it")
 
     def availability(self) -> Availability:
@@ -59,12 +59,13 @@ def stage_set(monkeypatch, tmp_path):
     made: list[Scripted] = []
 
     def arrange(**speeds: float | str):
-        def contender(bundle, runtime, precision, threads):
+        def contender(bundle, runtime, precision, threads, memory):
             speed = speeds[runtime]
             if speed == "open":
                 raise RuntimeFailedError("bad graph")
             call_s, fails = (1e-3, speed) if isinstance(speed, str) else (speed, "")
-            made.append(Scripted(f"{runtime} {precision}", call_s, log, fails))
+            mode = " packed" if memory == "packed" else ""
+            made.append(Scripted(f"{runtime} {precision}{mode}", call_s, log, fails))
             return made[-1]
 
         def choose(row, bundle, precision):
@@ -94,6 +95,30 @@ def test_every_runtime_precision_stage_and_batch_has_exactly_one_row(stage_set):
         "no engine",
     }
     assert all(contender.closed for contender in made)
+
+
+def test_both_memory_modes_take_turns_where_a_runtime_has_two(stage_set):
+    bundle, log, made = stage_set(plain=1e-4, packs=1e-4)
+    result = bench(bundle, batch=(1,), duration_s=0.1, memory="both")
+    assert [(r.runtime, r.precision.value, r.memory) for r in result.latencies] == [
+        ("plain", "fp32", "shared"),
+        ("plain", "fp16", "shared"),
+        ("packs", "fp32", "shared"),
+        ("packs", "fp32", "packed"),
+        ("packs", "fp16", "shared"),
+        ("packs", "fp16", "packed"),
+    ]
+    assert {r.status for r in result.latencies} == {"passed"}
+    assert [name for name, _ in log[:6]] == [contender.name for contender in made]
+    assert made[3].name == "packs fp32 packed"
+
+
+@pytest.mark.parametrize("memory", ["shared", "packed"])
+def test_one_memory_mode_is_that_of_every_row(stage_set, memory):
+    bundle, _, made = stage_set(plain=1e-4, packs="open")
+    result = bench(bundle, batch=(1,), duration_s=0.01, memory=memory)
+    assert {row.memory for row in result.latencies} == {memory}
+    assert {contender.name.endswith("packed") for contender in made} == {memory == "packed"}
 
 
 @pytest.mark.parametrize("fault", ["open", "prepare", "run"])
@@ -185,6 +210,7 @@ def test_the_result_tells_the_options_that_repeat_it(stage_set):
         {"percentile": (100,)},
         {"threads": 0},
         {"runtime": ("nonesuch",)},
+        {"memory": "half"},
     ],
 )
 def test_an_argument_out_of_range_is_refused_before_anything_is_measured(tmp_path, wrong):

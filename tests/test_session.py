@@ -78,6 +78,53 @@ def test_auto_goes_on_where_a_runtime_fails_to_start_and_says_so(dense_bundle, i
         open_session(dense_bundle, runtime="broken")
 
 
+# One copy of each weight.
+
+
+def test_auto_prefers_a_precision_and_a_runtime_that_store_no_weight_again(dense_bundle, install):
+    copying = Recording("copying", precisions=(BF16, FP16), copying=(BF16, FP16))
+    mixed = Recording("mixed", precisions=(BF16, FP32), copying=(BF16,), refused=(FP16,))
+    install(copying, mixed, Recording("later"))
+    session = open_session(dense_bundle)
+    assert (session.runtime, session.precision) == ("mixed", FP32)
+    assert session.hidden_copies is None
+    assert not copying.opened
+    assert open_session(dense_bundle, precision="fp16").runtime == "later"
+
+
+def test_what_stores_weights_again_is_opened_where_nothing_else_is_and_says_so(
+    dense_bundle: Bundle, install, caplog
+):
+    slow = Recording("judge", slow=True)
+    install(Recording("absent", reason="no driver"), Recording("copying", copying=(FP16,)), slow)
+    session = open_session(dense_bundle, precision="fp16")
+    assert (session.runtime, session.hidden_copies) == ("copying", "copying copies fp16")
+    assert "copying in fp16 stores weights again: copying copies fp16" in caplog.text
+    assert open_session(dense_bundle).hidden_copies is None  # its fp32
+
+
+def test_what_stores_weights_again_is_opened_by_name_and_says_so(dense_bundle, install, caplog):
+    install(Recording("able"), Recording("copying", copying=(FP16, FP32)))
+    session = open_session(dense_bundle, runtime="copying")
+    assert (session.runtime, session.precision) == ("copying", FP16)
+    assert session.hidden_copies == "copying copies fp16"
+    assert "stores weights again" in caplog.text
+
+
+def test_packed_memory_asks_for_copies_and_so_hides_none(dense_bundle, install, caplog):
+    install(Recording("copying", copying=(FP16, FP32)), Recording("able"))
+    session = open_session(dense_bundle, memory="packed")
+    assert (session.runtime, session.memory, session.hidden_copies) == ("copying", "packed", None)
+    assert not caplog.text
+
+
+def test_a_slow_evaluator_waits_its_turn(dense_bundle: Bundle, install):
+    install(Recording("judge", slow=True), Recording("able"))
+    assert open_session(dense_bundle).runtime == "able"
+    install(Recording("judge", slow=True), Recording("absent", reason="no driver"))
+    assert open_session(dense_bundle).runtime == "judge"
+
+
 def test_stages_that_no_session_could_serve_open_no_runtime(dense_bundle: Bundle, install):
     row = Recording()
     install(row)

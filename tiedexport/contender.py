@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from tiedexport.bundle import Bundle
+    from tiedexport.runtimes import Memory
 
 
 class Contender(Protocol):
@@ -41,16 +42,23 @@ class SessionContender:
 
     Args:
         bundle: the bundle, or its path where it has been checked before.
-        runtime, precision, threads: as `open_session` takes them.
+        runtime, precision, threads, memory: as `open_session` takes them.
 
     Raises:
         TiedExportError: the session cannot be opened.
     """
 
-    def __init__(self, bundle: Bundle | str, runtime: str, precision: str, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle | str,
+        runtime: str,
+        precision: str,
+        threads: int,
+        memory: Memory = "shared",
+    ) -> None:
         self._bundle = open_bundle(bundle, check="size") if isinstance(bundle, str) else bundle
         self._session = open_session(
-            self._bundle, runtime=runtime, precision=precision, threads=threads
+            self._bundle, runtime=runtime, precision=precision, threads=threads, memory=memory
         )
         self._call: Callable[[], None] = lambda: None
 

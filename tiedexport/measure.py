@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 
     from tiedexport.progress import Task
     from tiedexport.results import Status
+    from tiedexport.runtimes import Memory
     from tiedexport.spec import Precision
 
 TURN_S = 0.005
 """The shortest turn: some hundred thousand times the clock's resolution."""
 
 _PERCENT = 100
+_MODES: dict[str, tuple[Memory, ...]] = {
+    "shared": ("shared",),
+    "packed": ("packed",),
+    "both": ("shared", "packed"),
+}
 
 
 def bench(
@@ -44,6 +50,7 @@ def bench(
     iterations: int = 10,
     percentile: Sequence[float] = (50, 95, 99),
     threads: int = 1,
+    memory: Memory | Literal["both"] = "shared",
     progress: Progress | None = None,
 ) -> BenchResult:
     """Time every runtime and precision that can run the bundle; the others are rows that say why.
@@ -63,6 +70,8 @@ def bench(
         iterations: timed calls, at least, a contender and batch size.
         percentile: percentiles to report, interpolated linearly between calls.
         threads: CPU threads a session computes with.
+        memory: "shared", "packed", or "both" side by side where a runtime lays out both
+            differently.
         progress: where to show progress; by default nowhere.
 
     Raises:
@@ -73,12 +82,14 @@ def bench(
     budget.check()
     if not batch or min(batch) < 1:
         raise UsageError("batch sizes must be positive", got=list(batch))
+    if memory not in _MODES:
+        raise UsageError("unknown memory mode", got=repr(memory), expected=", ".join(_MODES))
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     stages = [STAGE_OF_VERB.get(name, name) for name in stage]
     known = [spec.name for spec in bundle.manifest.stages]
     if unknown := [name for name in stages if name not in known]:
         raise UsageError("unknown stage", got=", ".join(unknown), expected=", ".join(known))
-    rows = list(_rows(bundle, runtime))
+    rows = list(_rows(bundle, runtime, memory))
     latencies: list[Latency] = []
     try:
         _open(rows, bundle, threads)
@@ -137,11 +148,12 @@ class _Budget:
 
 @dataclass
 class _Row:
-    """A runtime and precision; `contender` where it can run, else `status` and `reason`."""
+    """What runs in which way; `contender` where it can run, else `status` and `reason`."""
 
     runtime: str
     precision: Precision
     reason: str = ""
+    memory: Memory = "shared"
     status: Status = "not run"
     contender: Contender | None = None
     samples_ns: list[np.ndarray] = field(default_factory=list)
@@ -167,10 +179,11 @@ class _Row:
         self.running = self.spent_ns < budget.duration_s * 1e9 or calls < budget.iterations
 
 
-def _rows(bundle: Bundle, wanted: Sequence[str]) -> Iterator[_Row]:
+def _rows(bundle: Bundle, wanted: Sequence[str], memory: str) -> Iterator[_Row]:
     chosen = [runtime_named(name) for name in wanted] or list(all_runtimes().values())
     for row in chosen:
         found = row.availability()
+        modes = _MODES[memory] if row.packs else _MODES[memory][:1]
         for precision in bundle.manifest.precisions:
             if not found.available:
                 reason = found.why
@@ -178,14 +191,15 @@ def _rows(bundle: Bundle, wanted: Sequence[str]) -> Iterator[_Row]:
                 reason = f"slow by design; to measure it: --runtime {row.name}"
             else:
                 _, reason = choose_precision(row, bundle, precision)
-            yield _Row(row.name, precision, reason)
+            for mode in modes:
+                yield _Row(row.name, precision, reason, mode)
 
 
 def _open(rows: list[_Row], bundle: Bundle, threads: int) -> None:
     for row in rows:
         if row.reason:
             continue
-        arguments = (row.runtime, row.precision.value, threads)
+        arguments = (row.runtime, row.precision.value, threads, row.memory)
         try:
             if threads == 1:
                 row.contender = SessionContender(bundle, *arguments)
@@ -235,7 +249,14 @@ def _line_up(racing: list[_Row], stage: str, batch: int, budget: _Budget) -> Non
 def _latency(row: _Row, stage: str, batch: int, budget: _Budget) -> Latency:
     if row.status != "passed":
         return Latency(
-            row.runtime, stage, row.precision, batch, budget.threads, row.status, row.reason
+            row.runtime,
+            stage,
+            row.precision,
+            batch,
+            budget.threads,
+            row.status,
+            row.reason,
+            memory=row.memory,
         )
     seconds = np.concatenate(row.samples_ns) / 1e9
     return Latency(
@@ -252,4 +273,5 @@ def _latency(row: _Row, stage: str, batch: int, budget: _Budget) -> Latency:
         max_s=float(seconds.max()),
         percentiles_s={f"p{p:g}": float(np.percentile(seconds, p)) for p in budget.percentile},
         throughput_per_s=float(batch * len(seconds) / seconds.sum()),
+        memory=row.memory,
     )

@@ -26,6 +26,8 @@ from tiedexport.output import Output
 @click.option("--percentile", callback=comma_separated(float), default="50,95,99",
               show_default=True)  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--memory", type=click.Choice(["shared", "packed", "both"]), default="shared",
+              show_default=True, help="One copy of each weight, or fastest layout.")  # fmt: skip
 @json_option
 @common
 def bench(quiet: bool, json_file: Path | None, **arguments: Any) -> None:

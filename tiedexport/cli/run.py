@@ -22,8 +22,15 @@ from tiedexport.cli.options import PATH, common
 @common
 def run(quiet: bool, **arguments: Any) -> None:
     """Run an array through a stage."""
+    import logging
+
     from tiedexport import run as module
 
+    logger = logging.getLogger("tiedexport")
+    if not quiet and not logger.isEnabledFor(logging.WARNING):
+        logger.setLevel(
+            logging.WARNING
+        )  # which runtime was passed over, which stores weights again
     path = module.run(**arguments)
     if not quiet:
         click.echo(path)

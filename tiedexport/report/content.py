@@ -290,5 +290,7 @@ def _bench_command(path: str, result: BenchResult) -> str:
     stages = "".join(
         f" --stage {name}" for name in dict.fromkeys(r.stage for r in result.latencies)
     )
+    modes = sorted({row.memory for row in result.latencies})
+    memory = "" if modes == ["shared"] else f" --memory {modes[0] if len(modes) == 1 else 'both'}"
     options = "".join(f" --{name} {value:.12g}" for name, value in result.options.items())
-    return f"tiedexport bench {path} --batch {batches}{stages}{options}"
+    return f"tiedexport bench {path} --batch {batches}{stages}{memory}{options}"

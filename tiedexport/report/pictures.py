@@ -205,7 +205,10 @@ def _latency_line(axes: Axes, name: str, line: Sequence[Latency], runtime: int) 
     axes.vlines(batches, medians, np.fmax(tails, medians), color=colour, linewidth=1, alpha=0.5)
     style = _LINES.get(str(line[0].precision), "-")
     marker = _MARKERS[runtime % len(_MARKERS)]
-    axes.plot(batches, medians, style, marker=marker, color=colour, label=name)
+    filling = PAPER if line[0].memory == "packed" else colour
+    axes.plot(
+        batches, medians, style, marker=marker, color=colour, label=name, markerfacecolor=filling
+    )
 
 
 def training_chart(train_loss: Sequence[float], validation_rmse: Sequence[float]) -> Figure:

@@ -60,8 +60,9 @@ class Row(Contender, Protocol):
 
 
 def contender(row: Contender) -> str:
-    """A runtime and precision in a few characters: onnxruntime fp32."""
-    return f"{row.runtime} {row.precision}" if row.precision else row.runtime
+    """A runtime and precision in a few characters: onnxruntime fp32, or onnxruntime fp32 packed."""
+    mode = "packed" if getattr(row, "memory", "shared") == "packed" else None
+    return " ".join(str(part) for part in (row.runtime, row.precision, mode) if part)
 
 
 def seconds(value: float | None) -> str:

@@ -146,7 +146,10 @@ class VerifyResult(Struct, frozen=True):
 
 
 class Latency(Struct, frozen=True):
-    """Seconds a call of one contender at one batch size, over every timed call (none dropped)."""
+    """Seconds a call of one contender at one batch size, over every timed call (none dropped).
+
+    `memory` is the mode of its session: one copy of each weight, or the runtime's fastest layout.
+    """
 
     runtime: str
     stage: str
@@ -162,6 +165,7 @@ class Latency(Struct, frozen=True):
     max_s: float | None = None
     percentiles_s: dict[str, float] = field(default_factory=dict)
     throughput_per_s: float | None = None
+    memory: Literal["shared", "packed"] = "shared"
 
 
 class BenchResult(Struct, frozen=True):
