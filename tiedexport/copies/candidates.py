@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tiedexport.stored import StoredTensor
 
 _SAMPLES = 64
+
+Key = tuple[int, np.dtype[Any]]
+"""Number of elements and type."""
 
 
 @dataclass(frozen=True)
@@ -34,76 +37,84 @@ class Candidates:
 
     def __init__(self, stored: Sequence[StoredTensor]) -> None:
         self._stored = stored
-        self._of_length: dict[int, list[int]] = defaultdict(list)
-        for index, tensor in enumerate(stored):
-            self._of_length[tensor.length].append(index)
-        self._sampled = {
-            index: tensor.content.sample(sample_positions(tensor.length))
-            for index, tensor in enumerate(stored)
-            if self._has_company(tensor)
-        }
-        self._same: dict[tuple[int, np.dtype[Any], bytes], list[int]] = defaultdict(list)
-        self._cast: dict[tuple[int, np.dtype[Any], bytes], list[int]] = defaultdict(list)
-        for index, sample in self._sampled.items():
-            key = stored[index].length, stored[index].dtype
-            self._same[*key, bits(sample).tobytes()].append(index)
-            self._cast[*key, bits(sample, any_nan=True).tobytes()].append(index)
+        self._shapes: dict[int, set[tuple[int, ...]]] = defaultdict(set)
+        self._alike: dict[Key, list[int]] = defaultdict(list)
+        for index in self._with_company():
+            tensor = stored[index]
+            self._shapes[tensor.length].add(tensor.elements)
+            self._alike[tensor.length, tensor.dtype].append(index)
+        self._of_bits: dict[tuple[int, np.dtype[Any], bool, bytes], list[int]] = defaultdict(list)
+        for (length, dtype), indices in self._alike.items():
+            for index, sample in zip(indices, self._samples[length, dtype], strict=True):
+                for cast in (False, True):
+                    key = length, dtype, cast, bits(sample, any_nan=cast).tobytes()
+                    self._of_bits[key].append(index)
 
     def equal_to(self, index: int, left: set[int]) -> Iterator[Candidate]:
         """Those among `left` that may equal a view of the tensor at `index`, cast or not."""
-        for view, sample in self._views(index, left):
-            dtypes = {self._stored[i].dtype for i in self._of_length[view.size] if i in left}
-            for dtype in sorted(dtypes, key=str):
+        for view, sample in self._views(index):
+            for dtype in self._dtypes[view.size]:
                 for route in routes(self._stored[index].dtype, dtype):
-                    known = self._cast if route else self._same
-                    key = bits(sample, route, any_nan=bool(route)).tobytes()
-                    for other in known.get((view.size, dtype, key), ()):
+                    cast = bool(route)
+                    told = bits(sample, route, any_nan=cast).tobytes()
+                    for other in self._of_bits.get((view.size, dtype, cast, told), ()):
                         if other in left:
                             yield Candidate(other, view, route)
 
     def close_to(self, index: int, left: set[int], atol: float) -> Iterator[Candidate]:
         """Those among `left`, of the same type, that may be within `atol` of a view."""
-        for view, sample in self._views(index, left):
+        for view, sample in self._views(index):
             if view.form.startswith("permuted"):
                 continue
-            others = [
-                i
-                for i in self._of_length[view.size]
-                if i in left and self._stored[i].dtype == self._stored[index].dtype
-            ]
-            if not others:
-                continue
-            table = np.stack([self._sampled[i] for i in others]).astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                far = np.abs(table - sample.astype(np.float64)) > atol  # NaN settles nothing here
-            for other in np.flatnonzero(~far.any(axis=1)):
-                yield Candidate(others[other], view, ())
+            key = view.size, self._stored[index].dtype
+            with np.errstate(invalid="ignore", over="ignore"):
+                far = np.abs(self._values(key) - sample.astype(np.float64)) > atol
+            for row in np.flatnonzero(~far.any(axis=1)):  # NaN settles nothing here
+                if (other := self._alike[key][row]) in left:
+                    yield Candidate(other, view, ())
 
-    def _views(self, index: int, left: set[int]) -> Iterator[tuple[View, np.ndarray]]:
-        """Views of a tensor that fit something that is left, each with its samples."""
+    def _views(self, index: int) -> Iterator[tuple[View, np.ndarray]]:
+        """Views of a tensor that fit the shape of another, each with its samples."""
         tensor = self._stored[index]
-        if index not in self._sampled:
-            return
-        shapes = {
-            self._stored[i].elements
-            for length in sizes(tensor.elements)
-            for i in self._of_length[length]
-            if i in left
-        }
+        shapes = {shape for size in sizes(tensor.elements) for shape in self._shapes.get(size, ())}
         for view in views(tensor.elements, shapes):
             yield view, _sample(tensor, view)
 
-    def _has_company(self, tensor: StoredTensor) -> bool:
-        """Whether another tensor has as many elements, blocked and padded or not."""
-        lengths = sizes(tensor.elements)
-        return sum(len(self._of_length.get(length, ())) for length in lengths) > 1 or (
-            tensor.length in self._padded_lengths()
-        )
+    def _with_company(self) -> list[int]:
+        """The tensors that have as many elements as another, or would have in a padded layout."""
+        of_size: dict[int, set[int]] = defaultdict(set)
+        for index, tensor in enumerate(self._stored):
+            for size in sizes(tensor.elements):
+                of_size[size].add(index)
+        return sorted({i for indices in of_size.values() if len(indices) > 1 for i in indices})
 
-    def _padded_lengths(self) -> set[int]:
-        if not hasattr(self, "_padded"):
-            self._padded = {size for t in self._stored for size in sizes(t.elements) - {t.length}}
-        return self._padded
+    @cached_property
+    def _samples(self) -> dict[Key, list[np.ndarray]]:
+        return {
+            (length, dtype): [
+                self._stored[i].content.sample(sample_positions(length)) for i in indices
+            ]
+            for (length, dtype), indices in self._alike.items()
+        }
+
+    @cached_property
+    def _dtypes(self) -> dict[int, list[np.dtype[Any]]]:
+        dtypes: dict[int, list[np.dtype[Any]]] = defaultdict(list)
+        for length, dtype in self._alike:
+            dtypes[length].append(dtype)
+        return dtypes
+
+    def _values(self, key: Key) -> np.ndarray:
+        """The samples as a table, [tensors, samples]."""
+        if key not in self._tables:
+            rows = self._samples.get(key, [])
+            empty = np.zeros((0, len(sample_positions(key[0]))))
+            self._tables[key] = np.stack(rows).astype(np.float64) if rows else empty
+        return self._tables[key]
+
+    @cached_property
+    def _tables(self) -> dict[Key, np.ndarray]:
+        return {}
 
 
 def _sample(tensor: StoredTensor, view: View) -> np.ndarray:
@@ -113,7 +124,7 @@ def _sample(tensor: StoredTensor, view: View) -> np.ndarray:
     return np.where(origins < tensor.length, sample, np.zeros(1, sample.dtype))
 
 
-@lru_cache(maxsize=1024)
+@cache
 def sample_positions(length: int) -> np.ndarray:
     """Pseudo-random, in order, the same for all tensors of a length; all of a small one."""
     if length <= _SAMPLES:
