@@ -168,7 +168,8 @@ def _node_model(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> byt
 
 
 def _evaluate(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> np.ndarray:
-    result: np.ndarray = ReferenceEvaluator(_model(node, opsets, feed)).run(None, feed)[0]
+    outputs: Any = ReferenceEvaluator(_model(node, opsets, feed)).run(None, feed)
+    result: np.ndarray = outputs[0]
     return result
 
 

@@ -16,11 +16,20 @@ if TYPE_CHECKING:
 
 
 def ops_between(kept: StoredTensor, copy: Copy) -> list[str]:
-    """The nodes that make a copy of the kept tensor."""
+    """The nodes that make a copy of the kept tensor, in this order.
+
+    A Cast never comes last: ONNX Runtime computes half precision in fp32 by a Cast of its own, and
+    drops the two where they meet, even with optimisations off: the weight would not be rounded.
+    """
     moved = copy.axes != tuple(range(len(kept.shape)))
     shape = tuple(kept.shape[axis] for axis in copy.axes)
     reshaped, cast = shape != copy.tensor.shape, dtype_of(kept) != dtype_of(copy.tensor)
-    needed = {"Transpose": moved, "Reshape": reshaped, "Cast": cast}
+    needed = {
+        "Cast": cast,
+        "Transpose": moved,
+        "Reshape": reshaped,
+        "Identity": cast and not moved and not reshaped,
+    }
     return [op for op, is_needed in needed.items() if is_needed]
 
 

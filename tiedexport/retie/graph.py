@@ -187,7 +187,7 @@ def _definitions(graph: ir.Graph) -> list[str | None]:
     return [value.name for value in values]
 
 
-_OLDEST = {"Transpose": 1, "Reshape": 5, "Cast": 6}
+_OLDEST = {"Transpose": 1, "Reshape": 5, "Cast": 6, "Identity": 1}
 """Opset from which a node has today's inputs and attributes."""
 
 _TYPE_NAMES = {"FLOAT": "float", "DOUBLE": "double"}

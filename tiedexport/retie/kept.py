@@ -39,6 +39,9 @@ class Kept:
         old = constant_value(copy.tensor.handle)
         assert old is not None
         file, ops = self._files[index], ops_between(self._tensor, copy)
+        if not old.uses() and not old.is_graph_output():
+            file.replace(old, old)
+            return "removed, as nothing reads it"
         if not ops:
             self._share(index, old)
             return "shared"
@@ -81,37 +84,53 @@ class Kept:
         self._values[index] = own
 
     def _derive(self, file: GraphFile, kept: ir.Value, old: ir.Value, copy: Copy) -> ir.Value:
-        """Transpose, Reshape and Cast of the kept value, as needed; the last takes the old name."""
+        """The nodes that make a copy; the last takes the name of what they replace."""
         ops, name = ops_between(self._tensor, copy), str(old.name)
         if not old.is_graph_output():
             file.release(name)
         value = kept
         for op in ops:
-            output = name if op == ops[-1] else f"{name}_{op.lower()}"
+            inputs, attributes = [value], dict[str, object]()
             if op == "Transpose":
-                value = file.add_node(op, [value], output, perm=list(copy.axes))
+                attributes["perm"] = list(copy.axes)
             elif op == "Cast":
-                value = file.add_node(op, [value], output, to=int(dtype_of(copy.tensor)))
-            else:
+                attributes["to"] = int(dtype_of(copy.tensor))
+            elif op == "Reshape":
                 shape = ir.tensor(list(copy.tensor.shape), ir.DataType.INT64)
-                value = file.add_node(
-                    op, [value, file.add_initializer(f"{name}_shape", shape)], output
-                )
+                inputs.append(file.add_initializer(f"{name}_shape", shape))
+            output = name if op == ops[-1] else f"{name}_{op.lower()}"
+            value = file.add_node(op, inputs, output, **attributes)
         return value
 
 
 def _turn_gemms(old: ir.Value, kept: ir.Value) -> list[str]:
-    """Let each Gemm that reads `old` as a matrix read its transpose; returns the flags turned."""
-    turned = []
-    for node, index in tuple(old.uses()):
-        if node.op_type == "Gemm" and node.domain == "" and index < 2:
-            flag = ("transA", "transB")[index]
-            if flag in node.attributes and node.attributes[flag].is_ref():
-                continue
-            node.replace_input_with(index, kept)
-            node.attributes.add(ir.AttrInt64(flag, 1 - node.attributes.get_int(flag, 0)))
-            turned.append(f"Gemm {flag}")
-    return sorted(set(turned))
+    """Let each Gemm that reads `old` read its transpose, where that keeps the order of its sums.
+
+    Returns:
+        The flag, if any was turned over.
+    """
+    readers = [use.node for use in old.uses() if use.idx == 1 and _keeps_order(use.node)]
+    for node in readers:
+        node.replace_input_with(1, kept)
+        node.attributes.add(ir.AttrInt64("transB", 1 - node.attributes.get_int("transB", 0)))
+    return ["Gemm transB"] * bool(readers)
+
+
+def _keeps_order(node: ir.Node) -> bool:
+    """Whether a node is a Gemm that adds up in the same order for either transB.
+
+    ONNX Runtime multiplies a single row or column by kernels of its own, one for each flag; the
+    result must be known to have more. With transA it cuts long sums elsewhere.
+    """
+    if (node.domain, node.op_type) != ("", "Gemm") or None in node.inputs[:2]:
+        return False
+    trans = [node.attributes.get_int(flag, 0) for flag in ("transA", "transB")]
+    shapes = [value.shape for value in node.inputs[:2] if value is not None]
+    sizes = [
+        shape[t if i == 0 else 1 - t] if shape else 1
+        for i, (shape, t) in enumerate(zip(shapes, trans, strict=True))
+    ]
+    return all(isinstance(size, int) and size > 1 for size in sizes)
 
 
 def _outside(tensor: ir.TensorProtocol, home: Path, name: str) -> ir.TensorProtocol:

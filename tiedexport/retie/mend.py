@@ -3,8 +3,8 @@
 What stands in the place of a copy depends on how it follows from the kept one:
 
 * the same: the kept one itself;
-* its transpose, read by a Gemm: the kept one, and transA or transB turned over;
-* otherwise a Transpose, a Reshape and a Cast, as many as are needed, in front of the main graph.
+* its transpose, read by a Gemm: the kept one, and transB turned over;
+* otherwise a Cast, a Transpose and a Reshape, as many as are needed, in front of the main graph.
 
 The kept one lives in the main graph, where subgraphs see it; in a graph of another file it is an
 initializer of its own, whose bytes are stored once (`retie.write`).
@@ -175,7 +175,7 @@ class _Round:
             return f"of another shape: {shape_of(copy.tensor)}, not {shape_of(kept)}"
         ops = ops_between(kept, copy)
         for op in ops:
-            if reason := file.why_unsupported(op, own if op == "Reshape" else dtype):
+            if reason := file.why_unsupported(op, dtype if op == "Cast" else own):
                 return reason
         elsewhere = copy.tensor.home != kept.home
         smallest = max(NODE_BYTES * bool(ops), self._rules.smallest_bytes * elsewhere)
