@@ -11,7 +11,7 @@ import tiedexport
 
 VERBS = {
     "train.train": "recipe output data epochs device resume seed progress",
-    "export.build": "checkpoint output precision target weights opset io_dtype progress",
+    "export.build": "model output progress options",
     "verify.verify": "bundle runtime require data progress",
     "measure.bench": (
         "bundle runtime stage batch warmup_ms duration_s iterations percentile threads progress"
@@ -51,6 +51,13 @@ def test_the_arguments_of_a_public_function_stay(path: str) -> None:
     for name in names:
         found = getattr(found, name)
     assert " ".join(inspect.signature(found).parameters) == VERBS[path]
+
+
+def test_the_options_of_build_stay() -> None:
+    options = import_module("tiedexport.export").Options.__annotations__
+    assert " ".join(options) == (
+        "precision target weights opset io_dtype family settings input_shape samples"
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

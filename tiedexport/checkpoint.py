@@ -89,7 +89,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "not a checkpoint of tiedexport",
             where=path,
             got=f"keys {', '.join(map(str, list(payload)[:6])) or 'none'}",
-            hint="train one: tiedexport train models/digits.toml -o model.pt",
+            hint="train one: tiedexport train models/digits.toml -o model.pt; or, where these are "
+            "the weights of an autoencoder: tiedexport build FILE --family autoencoder",
         )
     if payload.get("version") != VERSION:
         raise CheckpointError(
@@ -105,7 +106,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (KeyError, TypeError, UsageError, RecipeError, msgspec.ValidationError) as error:
         raise CheckpointError("an invalid checkpoint", where=path, got=repr(error)) from error
     for name, tensor in {**checkpoint.state, "samples": checkpoint.samples}.items():
-        _refuse_unusable(tensor, f"{path}: {name}")
+        refuse_unusable(tensor, f"{path}: {name}")
     shape, sample_shape = checkpoint.samples.shape, checkpoint.sample_shape
     if shape[1:] != input_shape or shape[0] < 1 or math.prod(sample_shape) != math.prod(shape[1:]):
         raise CheckpointError(
@@ -117,7 +118,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def _refuse_unusable(tensor: Tensor, where: str) -> None:
+def refuse_unusable(tensor: Tensor, where: str) -> None:
+    """Refuse what is no dense float32 tensor of finite numbers in the CPU's memory.
+
+    Raises:
+        CheckpointError: it is none.
+    """
     if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
         got = getattr(tensor, "dtype", type(tensor).__name__)
         raise CheckpointError("not a float32 tensor", where=where, got=got, expected=torch.float32)

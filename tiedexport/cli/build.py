@@ -8,14 +8,32 @@ from typing import Any
 
 import click
 
-from tiedexport.cli.options import PATH, common, dry_run_option, json_option, progress_bar
+from tiedexport.cli.options import (
+    PATH,
+    comma_separated,
+    common,
+    dry_run_option,
+    json_option,
+    progress_bar,
+)
 from tiedexport.errors import EXIT_MISSING
 from tiedexport.output import Output
 
 
+def _settings(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """`activation=tanh`, repeated, as a dict."""
+    pairs = [value.partition("=") for value in values]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise click.BadParameter(f"{name + equals + value!r} is not FIELD=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 @click.command()
-@click.argument("checkpoint", metavar="MODEL.PT", type=PATH)
-@click.option("-o", "--output", type=PATH, help="The bundle; default: beside MODEL.PT, .tied.")
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--output", type=PATH, help="The bundle; default: beside MODEL, .tied.")
 @click.option("--precision", help="fp32,fp16,bf16; default: the recipe's, else fp32,fp16.")
 @click.option(
     "--target",
@@ -27,15 +45,26 @@ from tiedexport.output import Output
               show_default=True, help="Engines take weights as inputs, or hold them.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 23), default=22, show_default=True)
 @click.option("--io-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--input-shape", callback=comma_separated(int), metavar="784",
+              help="Of one item, for a live module: 784, or 1,28,28.")  # fmt: skip
+@click.option("--family", metavar="autoencoder", help="What a bare state dict is of.")
+@click.option("--set", "settings", multiple=True, callback=_settings, metavar="FIELD=VALUE",
+              help="What a state dict cannot tell: activation=tanh; repeat for more.")  # fmt: skip
+@click.option("--samples", type=PATH, metavar="FILE.npy",
+              help="Inputs for the golden pairs of a model without; default: random.")  # fmt: skip
 @dry_run_option
 @json_option
 @common
 def build(
     quiet: bool, target: tuple[str, ...], json_file: Path | None, dry_run: bool, **arguments: Any
 ) -> None:
-    """Build a bundle from a checkpoint.
+    """Build a bundle from a model.
 
-    It holds graphs, each weight once a precision, engines, and golden pairs to verify with.
+    MODEL is a checkpoint that train wrote, a live module as package.module:factory, a program of
+    torch.export (.pt2), or a state dict (.pt, .safetensors) with --family autoencoder. A live
+    module and a .pt2 run code: build those you trust.
+
+    The bundle holds graphs, each weight once a precision, engines, and golden pairs to verify with.
     """
     from tiedexport import export as verb
     from tiedexport.report import terminal

@@ -1,0 +1,75 @@
+"""Models that were made elsewhere, brought into the form of a checkpoint.
+
+`checkpoint` tells what it was given by content and leaves the rest to the file of that kind:
+`module` reads live modules and `torch.export` programs, `state_dict` reads bare weights.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from torch import nn
+
+from tiedexport import live
+from tiedexport.checkpoint import FORMAT, load_checkpoint, load_safely
+from tiedexport.errors import UsageError
+from tiedexport.foreign.brought import Asked, Brought
+
+
+def checkpoint(model: str | Path | nn.Module, asked: Asked) -> Brought:
+    """Read a model of any kind that `build` takes.
+
+    Raises:
+        UsageError: it is of another kind than the arguments, or nothing of that name exists.
+        BadInputError: it cannot be read, or is no chain of layers.
+    """
+    if isinstance(model, nn.Module):
+        return _from_module(model, type(model).__name__, asked)
+    if live.is_reference(str(model)) and not Path(model).exists():
+        return _from_module(live.load_module(str(model)), str(model), asked)
+    path = Path(model)
+    if _is_program(path):
+        from tiedexport.foreign import module
+
+        _refuse(asked, "a torch.export program", "family", "settings", "input_shape")
+        return module.from_program(path, asked)
+    if path.suffix == ".safetensors" or _is_bare(path):
+        from tiedexport.foreign import state_dict
+
+        _refuse(asked, "a state dict", "input_shape")
+        return state_dict.from_file(path, asked)
+    _refuse(asked, "a checkpoint of tiedexport", "family", "settings", "input_shape", "samples")
+    loaded = load_checkpoint(path)
+    unfinished = "of no finished training, so the bundle cannot tell of one"
+    return Brought(loaded, () if loaded.training else (unfinished,))
+
+
+def _from_module(model: nn.Module, name: str, asked: Asked) -> Brought:
+    from tiedexport.foreign import module
+
+    _refuse(asked, "a live module", "family", "settings")
+    return module.from_module(model, name, asked)
+
+
+def _is_program(path: Path) -> bool:
+    """Whether `torch.export.save` wrote it; a `.pt2` that is none is left to torch to refuse."""
+    if not zipfile.is_zipfile(path):
+        return path.suffix == ".pt2"
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("archive_format") for name in archive.namelist())
+
+
+def _is_bare(path: Path) -> bool:
+    return path.is_file() and load_safely(path).get("format") != FORMAT
+
+
+def _refuse(asked: Asked, kind: str, *names: str) -> None:
+    options = {"settings": "--set", "input_shape": "--input-shape"}
+    for name in names:
+        if getattr(asked, name):
+            raise UsageError(
+                f"{kind} tells this itself",
+                got=options.get(name, f"--{name}"),
+                hint="leave it out",
+            )
