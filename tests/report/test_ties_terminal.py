@@ -106,6 +106,18 @@ def test_a_row_for_comparison_says_so_and_is_told_in_one_line():
     assert "val_0" not in text
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_same_bytes_at_two_stages_are_told_once(whole):
+    tie = handmade_ties.held() if whole else handmade_ties.broken()
+    status = "one copy" if whole else "copies"
+    both = ("ONNX files", "ONNX Runtime's optimised graph")
+    result = handmade_ties.audit(*(handmade_ties.stage(name, status, tie) for name in both))
+    text = printed(result)
+    assert text.count("read by ") == len(tie.copies)
+    again = "1 tie holds, one copy each" if whole else "1 tie stored more than once"
+    assert text.count(f"  {again}") == 1
+
+
 @pytest.mark.parametrize("name", [name for name in AUDITS if "50" in name])
 def test_fifty_layers_do_not_flood_the_screen(name):
     text = printed(AUDITS[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         TiedWeight,
     )
 
+Places: TypeAlias = "frozenset[tuple[str, int | None, str]]"
+
 _BROKEN_SHOWN, _HELD_SHOWN, _NAMES_SHOWN = 5, 2, 6
 """Ties told in full a stage, and names in a summary: fifty layers fill no screen after screen."""
 
@@ -39,8 +41,9 @@ def print_audit(result: AuditResult, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     print_table(console, _stages(result, narrow=console.width < _NARROW))
     files = tie_tables.short_names(result)
+    told: set[Places] = set()
     for stage in result.stages:
-        _print_ties(console, stage, files)
+        _print_ties(console, stage, files, told)
     for finding in tie_tables.findings(result):
         _print_finding(console, finding)
     for status, who, why in tie_tables.reasons(result):
@@ -70,24 +73,33 @@ def _stages(result: AuditResult, *, narrow: bool) -> Table:
     return Table(("stage", *headers[kept]), tuple(rows), marks=tuple(marks))
 
 
-def _print_ties(console: Console, stage: Stage, files: dict[str, str]) -> None:
-    """Broken ties in full, those that hold in one line once they are many."""
+def _print_ties(console: Console, stage: Stage, files: dict[str, str], told: set[Places]) -> None:
+    """Ties in full that no earlier stage has told, the rest in a line; adds to `told`."""
     if not stage.ties:
         return
+    console.print(f"[bold]{escape(tie_tables.label(stage))}[/]")
     broken = tie_tables.by_loss(stage.ties)
     held = [tie for tie in stage.ties if len(tie.copies) <= 1]
-    console.print(f"[bold]{escape(tie_tables.label(stage))}[/]")
-    shown = _BROKEN_SHOWN if stage.counts else 0
-    for tie in (*broken[:shown], *(held if len(held) <= _HELD_SHOWN else ())):
+    full = [tie for tie in broken if _places(tie) not in told][: _BROKEN_SHOWN * stage.counts]
+    more = "more " if full else ""
+    if len(held) <= _HELD_SHOWN:
+        full += [tie for tie in held if _places(tie) not in told]
+    for tie in full:
         _print_tie(console, tie, files)
-    if broken[shown:]:
-        lost = sum(map(tie_tables.lost_bytes, broken[shown:]))
-        more = "more " if shown else ""
-        which = tie_tables.count(len(broken[shown:]), f"{more}tie", f"{more}ties")
-        _say(console, f"{which} stored more than once, {size(lost)} too much", broken[shown:])
-    if len(held) > _HELD_SHOWN:
-        _say(console, f"{len(held):,} ties hold, one copy each", held)
+    told |= {_places(tie) for tie in full}
+    if rest := [tie for tie in broken if tie not in full]:
+        which = tie_tables.count(len(rest), f"{more}tie", f"{more}ties")
+        lost = size(sum(map(tie_tables.lost_bytes, rest)))
+        _say(console, f"{which} stored more than once, {lost} too much", rest)
+    if rest := [tie for tie in held if tie not in full]:
+        holding = tie_tables.count(len(rest), "tie holds", "ties hold")
+        _say(console, f"{holding}, one copy each", rest)
     console.print()
+
+
+def _places(tie: TiedWeight) -> Places:
+    """Where the copies lie: two stages that look at the same bytes tell the same."""
+    return frozenset((copy.file, copy.offset, copy.name) for copy in tie.copies)
 
 
 def _say(console: Console, text: str, ties: Sequence[TiedWeight]) -> None:
