@@ -1,0 +1,287 @@
+"""Several files, external data, where results go, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from retied import digests, graphs, model, saved, second_copies, weight
+
+from tiedexport.errors import GraphError, UsageError
+from tiedexport.memory import PeakMemory
+from tiedexport.retie import retie
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+W = weight(48, 80)
+BIAS = weight(48, seed=1)
+
+
+def _encoder() -> onnx.ModelProto:
+    text = "e (float[N, 80] x) => (float[N, 48] z)"
+    return model(f"{text} {{ z = Gemm <transB = 1> (x, w, b) }}", w=W, b=BIAS)
+
+
+def _decoder(dtype: str = "float") -> onnx.ModelProto:
+    """As an exporter leaves it that saw the decoder alone: its weight is called t."""
+    array = np.ascontiguousarray(W.T).astype({"float": np.float32, "float16": np.float16}[dtype])
+    text = f"d ({dtype}[N, 48] z) => ({dtype}[N, 80] y)"
+    return model(f"{text} {{ y = Gemm <transB = 1> (z, t) }}", t=array)
+
+
+def _autoencoder() -> onnx.ModelProto:
+    text = "a (float[N, 80] x) => (float[N, 80] y)"
+    body = "{ z = Gemm <transB = 1> (x, v, c) y = MatMul(z, v) }"
+    return model(f"{text} {body}", v=W, c=BIAS)
+
+
+def _data(path: Path) -> dict[str, dict[str, str]]:
+    """Initializer → its external data entries."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in graph.initializer
+    }
+
+
+@pytest.mark.parametrize("external", ["", "part.data"])
+def test_an_encoder_and_a_decoder_share_one_physical_copy(external: str, tmp_path: Path) -> None:
+    """The names differ, one weight is transposed, and one may be inline, the other outside."""
+    inputs = [
+        saved(_encoder(), tmp_path / "one" / "encoder.onnx"),
+        saved(_decoder(), tmp_path / "two" / "decoder.onnx", external=external),
+        saved(_autoencoder(), tmp_path / "three" / "autoencoder.onnx"),
+    ]
+    given = digests(tmp_path)
+    result = retie(inputs, tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    encoder, decoder, autoencoder = map(_data, graphs(result))
+    assert encoder["w"] == decoder["w"] == autoencoder["v"]
+    assert encoder["b"] == autoencoder["c"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        ["encoder.onnx", "decoder.onnx", "autoencoder.onnx", "weights.data"]
+    )
+    assert (tmp_path / "out" / "weights.data").stat().st_size < W.nbytes + BIAS.nbytes + 64
+    assert second_copies(graphs(result)) == []
+    assert result.bytes_after < result.bytes_before / 2.5
+    assert {name: digests(tmp_path)[name] for name in given} == given
+
+
+def test_a_half_precision_decoder_takes_its_weight_from_the_encoder(tmp_path: Path) -> None:
+    inputs = [
+        saved(_decoder("float16"), tmp_path / "decoder.onnx"),
+        saved(_encoder(), tmp_path / "encoder.onnx"),
+    ]
+    result = retie(inputs, tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    assert [mend.how for mend in result.mends] == ["Cast + Transpose"]
+    assert second_copies(graphs(result)) == []
+
+
+def test_a_name_that_means_another_weight_in_the_other_file_is_kept(tmp_path: Path) -> None:
+    text = "d (float[N, 48] z) => (float[N, 80] y)"
+    body = "{ h = MatMul(z, t) k = MatMul(h, w) y = MatMul(k, t) }"
+    other = model(f"{text} {body}", t=np.ascontiguousarray(W.T).T.copy(), w=weight(80, 48, seed=9))
+    decoder = saved(other, tmp_path / "decoder.onnx")
+    encoder = saved(_encoder(), tmp_path / "encoder.onnx")
+    result = retie([encoder, decoder], tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    entries = _data(graphs(result)[1])
+    assert entries["t"] == _data(graphs(result)[0])["w"]
+    assert not entries["w"]
+
+
+def test_files_that_share_their_data_already_are_copied(tmp_path: Path) -> None:
+    encoder = saved(_encoder(), tmp_path / "first" / "encoder.onnx", external="w.data")
+    (tmp_path / "first" / "again.onnx").write_bytes(encoder.read_bytes())
+    inputs = [encoder, tmp_path / "first" / "again.onnx"]
+    result = retie(inputs, tmp_path / "out")
+    assert result.mends == ()
+    assert digests(tmp_path / "out") == digests(tmp_path / "first")
+    assert result.bytes_after == result.bytes_before
+
+
+def test_an_earlier_result_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    inputs = [
+        saved(_encoder(), tmp_path / "encoder.onnx"),
+        saved(_decoder(), tmp_path / "decoder.onnx"),
+    ]
+    retie(inputs, tmp_path / "out")
+    first = digests(tmp_path / "out")
+    retie(inputs, tmp_path / "out")
+    assert digests(tmp_path / "out") == first
+    retie(inputs[:1], tmp_path / "alone")
+    assert sorted(digests(tmp_path / "alone")) == ["encoder.onnx"]
+
+
+def test_a_result_is_left_as_it_is_when_retied(tmp_path: Path) -> None:
+    inputs = [
+        saved(_encoder(), tmp_path / "encoder.onnx"),
+        saved(_decoder(), tmp_path / "decoder.onnx"),
+    ]
+    first = retie(inputs, tmp_path / "once")
+    second = retie(graphs(first), tmp_path / "twice")
+    assert second.mends == ()
+    assert digests(tmp_path / "once") == digests(tmp_path / "twice")
+
+
+def test_ties_that_cost_more_than_they_save_are_not_made(tmp_path: Path) -> None:
+    """Entries into a data file for sixteen numbers take more bytes than the numbers."""
+    text = "g (float[N, 16] x) => (float[N, 16] y) { y = Add(x, b) }"
+    inputs = [
+        saved(model(text, b=weight(16)), tmp_path / f"{name}.onnx") for name in ("first", "second")
+    ]
+    result = retie(inputs, tmp_path / "out")
+    assert result.mends == ()
+    assert len(result.left) == 1
+    assert result.bytes_after == result.bytes_before
+    assert sorted(digests(tmp_path / "out")) == ["first.onnx", "second.onnx"]
+
+
+def _in_its_own_folder(tmp_path: Path) -> tuple[list[Path], Path]:
+    return [saved(_encoder(), tmp_path / "encoder.onnx")], tmp_path
+
+
+def _above_its_folder(tmp_path: Path) -> tuple[list[Path], Path]:
+    return [saved(_encoder(), tmp_path / "deep" / "encoder.onnx")], tmp_path
+
+
+def _where_the_data_is(tmp_path: Path) -> tuple[list[Path], Path]:
+    (tmp_path / "data").mkdir()
+    return [saved(_encoder(), tmp_path / "e.onnx", external="data/w")], tmp_path / "data"
+
+
+def _one_name(tmp_path: Path) -> tuple[list[Path], Path]:
+    inputs = [saved(_encoder(), tmp_path / name / "model.onnx") for name in "ab"]
+    return inputs, tmp_path / "out"
+
+
+def _foreign_files(tmp_path: Path) -> tuple[list[Path], Path]:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("precious")
+    return [saved(_encoder(), tmp_path / "encoder.onnx")], tmp_path / "out"
+
+
+def _a_file(tmp_path: Path) -> tuple[list[Path], Path]:
+    (tmp_path / "out").write_text("precious")
+    return [saved(_encoder(), tmp_path / "encoder.onnx")], tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        _in_its_own_folder,
+        _above_its_folder,
+        _where_the_data_is,
+        _one_name,
+        _foreign_files,
+        _a_file,
+        lambda tmp_path: ([], tmp_path / "out"),
+    ],
+)
+def test_nothing_is_overwritten(
+    arrange: Callable[[Path], tuple[list[Path], Path]], tmp_path: Path
+) -> None:
+    inputs, output = arrange(tmp_path)
+    before = digests(tmp_path)
+    with pytest.raises(UsageError):
+        retie(inputs, output)
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("options", [{"atol": -1.0}, {"atol": float("nan")}, {"accept": True}])
+def test_options_without_sense_are_refused(options: dict[str, float], tmp_path: Path) -> None:
+    path = saved(_encoder(), tmp_path / "encoder.onnx")
+    with pytest.raises(UsageError):
+        retie([path], tmp_path / "out", **options)
+
+
+def test_an_unsound_input_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    good, bad = saved(_encoder(), tmp_path / "good.onnx"), tmp_path / "bad.onnx"
+    bad.write_bytes(good.read_bytes()[:-100])
+    with pytest.raises(GraphError):
+        retie([good, bad], tmp_path / "out")
+    assert sorted(digests(tmp_path)) == ["bad.onnx", "good.onnx"]
+
+
+def _large(path: Path) -> Path:
+    """A tied pair behind a table of 3 GiB that is a hole in its file."""
+    rows, holes = 3 << 20, (3 << 20) * 256 * 4
+    data = path.with_name("large.data")
+    with data.open("wb") as file:
+        file.truncate(holes)
+        file.seek(holes)
+        file.write(W.tobytes() + np.ascontiguousarray(W.T).tobytes())
+    made = model(
+        "g (int64[N] i, float[N, 48] x) => (float[N, 48] y, float[N, 256] r) "
+        "{ r = Gather(table, i) h = MatMul(x, w) y = MatMul(h, t) }"
+    )
+    for name, shape, offset in (
+        ("table", (rows, 256), 0),
+        ("w", W.shape, holes),
+        ("t", W.T.shape, holes + W.nbytes),
+    ):
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        length = 4 * math.prod(shape)
+        for key, value in (("location", data.name), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        made.graph.initializer.append(tensor)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def test_more_than_two_gib_are_mended_without_being_loaded(tmp_path: Path) -> None:
+    path = _large(tmp_path / "large.onnx")
+    with PeakMemory() as memory:
+        result = retie([path], tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    assert [mend.how for mend in result.mends] == ["Transpose"]
+    assert result.bytes_before - result.bytes_after == pytest.approx(W.nbytes, abs=200)
+    assert memory.peak_bytes - memory.start_bytes < 300 << 20
+    written = tmp_path / "out" / "weights.data"
+    assert written.stat().st_blocks * 512 < 1 << 20  # the hole is still one
+
+
+@pytest.mark.parametrize("when", ["write", "prove"])
+def test_a_kill_leaves_nothing_half(when: str, tmp_path: Path) -> None:
+    path = saved(_autoencoder(), tmp_path / "a.onnx")
+    twice = saved(_decoder(), tmp_path / "d.onnx")
+    retie([path, twice], tmp_path / "out")
+    whole = digests(tmp_path / "out")
+    owner = {"write": "write.Layout.write", "prove": "proof.prove"}[when]
+    script = (
+        "import sys, time\n"
+        "from tiedexport import retie\n"
+        "from tiedexport.retie import proof, write\n"
+        f"original = {owner}\n"
+        "def stop(*args):\n"
+        "    result = original(*args)\n"
+        "    print('here', flush=True)\n"
+        "    time.sleep(60)\n"
+        f"{owner} = stop\n"
+        "retie.retie(sys.argv[2:], sys.argv[1])\n"
+    )
+    arguments = [str(tmp_path / "out"), str(path), str(twice)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "here\n"
+        os.kill(child.pid, signal.SIGKILL)
+    assert digests(tmp_path / "out") == whole
+    assert len(list(tmp_path.glob(".out.*"))) == 1
+    retie([path, twice], tmp_path / "out")
+    assert digests(tmp_path / "out") == whole
+    assert list(tmp_path.glob(".out.*")) == []
