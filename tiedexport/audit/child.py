@@ -1,0 +1,92 @@
+"""What ONNX Runtime and sessions do, seen in a process of its own.
+
+A fresh process has no memory to reuse, and what a stranger's graph does to a runtime stays there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from tiedexport.runtimes import Memory
+
+TIME_LIMIT_S = 300.0
+
+
+class Optimise(Struct, frozen=True, tag=True):
+    """Let ONNX Runtime write the graph that it would run."""
+
+    graph: str
+    output: str
+    memory: Memory
+
+
+class OpenGraphs(Struct, frozen=True, tag=True):
+    """Keep a session of each ONNX file open after a run, and measure."""
+
+    graphs: tuple[str, ...]
+    memory: Memory
+    data: tuple[str, ...]
+
+
+class OpenBundle(Struct, frozen=True, tag=True):
+    """Keep a session of a bundle open after a run of each stage, and measure."""
+
+    bundle: str
+    runtime: str
+    precision: str | None
+    memory: Memory
+    data: tuple[str, ...]
+
+
+class Done(Struct, frozen=True):
+    """What a job found.
+
+    Attributes:
+        failed: why it did not, in the runtime's words.
+        grown_bytes: by how much the process grew, libraries apart.
+        overhead_bytes: by how much it grows for as many sessions without weights.
+        unrun: why a graph was opened only.
+        runtime, precision: which a bundle was opened in.
+    """
+
+    failed: str = ""
+    grown_bytes: int = 0
+    overhead_bytes: int = 0
+    unrun: str = ""
+    runtime: str = ""
+    precision: str = ""
+
+
+Job = Optimise | OpenGraphs | OpenBundle
+
+
+def ask(*jobs: Job) -> list[Done]:
+    """Do jobs one after the other in one fresh process that sees no GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer")
+        command = [sys.executable, "-P", "-m", "tiedexport.audit.worker", str(answer)]
+        path = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
+        try:
+            done = subprocess.run(
+                command,
+                input=msgspec.json.encode(jobs),
+                env=environment,
+                capture_output=True,
+                timeout=TIME_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return [Done(f"it took more than {TIME_LIMIT_S:g} s")] * len(jobs)
+        if done.returncode == 0:
+            return msgspec.json.decode(answer.read_bytes(), type=list[Done])
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        why = "; ".join([f"its process died, exit code {done.returncode}", *words])
+        return [Done(why)] * len(jobs)

@@ -1,0 +1,119 @@
+"""The stage of ONNX Runtime's optimised graph: what its own passes make of the weights."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiedexport.audit import graphs
+from tiedexport.audit.child import Optimise, ask
+from tiedexport.audit.table import MEMORY, measured, not_run, shown
+from tiedexport.results.ties import STAGE_NAMES, Stage
+from tiedexport.stored import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tiedexport.audit.given import Given
+    from tiedexport.runtimes import Memory
+    from tiedexport.stored import StoredTensor
+
+_STAGE = STAGE_NAMES[3]
+LARGEST_BYTES = 512 << 20
+"""Of weights: what ONNX Runtime reads whole is skipped above, unless asked for."""
+
+DEFAULTS = "ONNX Runtime's defaults"
+
+_ROWS: tuple[tuple[Memory, str], ...] = (("shared", ""), ("packed", DEFAULTS))
+_PIECE = 1 << 20
+
+
+def examine(given: Given) -> list[Stage]:
+    """Two rows a precision: with the options that share weights, and with the defaults.
+
+    The latter are there for comparison only.
+    """
+    if given.bundle is not None:
+        return [
+            row
+            for precision in given.bundle.manifest.weights
+            for row in _rows(graphs.graphs_of(given.bundle, precision), precision, given.deep)
+        ]
+    if not given.graphs:
+        return [not_run(_STAGE, "no graph was given; give the .onnx files as well")]
+    subject = ", ".join(shown(str(path)) for path in given.graphs)
+    return _rows(given.graphs, subject, given.deep)
+
+
+def obstacle(tensors: Iterable[StoredTensor], deep: bool) -> str:
+    """Why ONNX Runtime is not started on these weights; or ""."""
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed; pip install 'tiedexport[cpu]'"
+    size_bytes = sum(place.size_bytes for place in {tensor.place for tensor in tensors})
+    if size_bytes > LARGEST_BYTES and not deep:
+        return f"{size_bytes >> 20:,} MiB of weights, and ONNX Runtime reads them whole: --deep"
+    return ""
+
+
+def _rows(paths: Sequence[Path], subject: str, deep: bool) -> list[Stage]:
+    try:
+        originals = {path: graphs.read([path]) for path in paths}
+    except ModuleNotFoundError as error:
+        return [not_run(_STAGE, graphs.missing(error), subject)]
+    why_not = obstacle([t for tensors in originals.values() for t in tensors], deep)
+    if why_not:
+        return [not_run(_STAGE, why_not, subject)]
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [
+            Optimise(str(path.resolve()), str(Path(folder, f"{memory}.{number}.onnx")), memory)
+            for memory, _ in _ROWS
+            for number, path in enumerate(paths)
+        ]
+        done = list(zip(jobs, ask(*jobs), strict=True))
+        rows = []
+        for memory, remark in _ROWS:
+            mine = [(job, answer) for job, answer in done if job.memory == memory]
+            label, counts = ", ".join(filter(None, (subject, remark))), memory == "shared"
+            if failed := "; ".join(dict.fromkeys(a.failed for _, a in mine if a.failed)):
+                rows.append(not_run(_STAGE, failed, label, counts=counts))
+                continue
+            made = zip(paths, (Path(job.output) for job, _ in mine), strict=True)
+            rows.append(measured(_STAGE, label, list(_settled(originals, made)), counts=counts))
+        return rows
+
+
+def _settled(
+    originals: dict[Path, list[StoredTensor]], made: Iterable[tuple[Path, Path]]
+) -> Iterator[StoredTensor]:
+    """The tensors of optimised graphs, where they lie when these run.
+
+    Those that ONNX Runtime left alone are read from the original file, which sessions share; what
+    it made is in each session's memory.
+    """
+    addresses = count()
+    for path, output in made:
+        by_name = {(tensor.scope, tensor.name): tensor for tensor in originals[path]}
+        for tensor in graphs.read([output]):
+            original = by_name.get((tensor.scope, tensor.name))
+            place = Place(MEMORY, next(addresses), tensor.place.size_bytes)
+            if original is not None and _equal(original, tensor):
+                place = original.place
+            yield replace(tensor, place=place, home=str(path))
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    if (a.dtype, a.elements) != (b.dtype, b.elements):
+        return False
+    return all(
+        np.array_equal(
+            a.content.read(start, min(_PIECE, a.length - start)).view(np.uint8),
+            b.content.read(start, min(_PIECE, a.length - start)).view(np.uint8),
+        )
+        for start in range(0, a.length, _PIECE)
+    )

@@ -1,0 +1,140 @@
+"""The stage of engine plans: which weights their bytes hold, and how often."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from tiedexport import plan_search
+from tiedexport.audit import graphs, weights
+from tiedexport.audit.table import ORIGINAL, copy_of, measured, not_run, shown, verdict
+from tiedexport.results.ties import STAGE_NAMES, Stage, StoredCopy, TiedWeight
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from tiedexport.audit.given import Given
+    from tiedexport.bundle import Bundle
+    from tiedexport.manifest import PlanRecord
+    from tiedexport.plan_search import Found
+    from tiedexport.stored import StoredTensor
+
+_STAGE = STAGE_NAMES[5]
+
+
+def examine(given: Given) -> list[Stage]:
+    """One row over the given plans, and one over those of a bundle for each target and precision.
+
+    A weight in two plans of a row is stored twice.
+
+    Raises:
+        BadInputError: a plan, or what it was built from, cannot be read.
+    """
+    rows = [] if given.bundle is None else _of_bundle(given.bundle)
+    if given.plans:
+        rows.append(_of_files(given))
+    if not rows and given.bundle is not None:
+        return [not_run(_STAGE, "the bundle holds no plan; tiedexport build --target makes them")]
+    return rows or [not_run(_STAGE, "no plan was given; give it beside what it was built from")]
+
+
+def _of_files(given: Given) -> Stage:
+    """Plans of which nothing is known but what they were built from."""
+    declared = None
+    if given.graphs:
+        stored = graphs.read(given.graphs)
+    elif given.weights:
+        stored, declared = weights.read(given.weights)
+    else:
+        assert given.bundle is not None  # a plan alone was refused
+        precision, *_ = given.bundle.manifest.weights
+        stored = weights.safetensors(given.bundle.weights_path(precision))
+        declared = list(given.bundle.manifest.ties)
+    subject = ", ".join(shown(str(path)) for path in given.plans)
+    source = measured(_STAGE, subject, stored, declared=declared)
+    uses = {tie.name: tie.uses for tie in source.ties}
+    return _searched(subject, given.plans, stored, uses)
+
+
+def _of_bundle(bundle: Bundle) -> list[Stage]:
+    groups: dict[tuple[str, str, str], list[PlanRecord]] = defaultdict(list)
+    for plan in bundle.manifest.plans:
+        groups[plan.target, plan.precision, plan.weights].append(plan)
+    uses = {tie.weight: tie.uses for tie in bundle.manifest.ties}
+    return [
+        _searched(
+            f"{target} {precision}, weights {form}",
+            [bundle.path / plan.file for plan in plans],
+            weights.safetensors(bundle.weights_path(plans[0].precision)),
+            uses,
+            {b.name for plan in plans for b in plan.bindings if b.role == "weight"},
+        )
+        for (target, precision, form), plans in groups.items()
+    ]
+
+
+def _searched(
+    subject: str,
+    plans: Sequence[Path],
+    stored: Sequence[StoredTensor],
+    uses: dict[str, tuple[str, ...]],
+    bound: Collection[str] = (),
+) -> Stage:
+    """One row over plans.
+
+    Args:
+        subject: what they are.
+        plans: looked at together.
+        stored: the weights that they were built from.
+        uses: tied weight → its uses.
+        bound: weights that the plans take as inputs, from the place where they are stored.
+    """
+    occurrences: dict[int, list[StoredCopy]] = defaultdict(list)
+    doubts = []
+    for tensor in stored:
+        if tensor.name in bound:
+            occurrences[id(tensor)].append(copy_of(tensor))
+    for path in plans:
+        contents = plan_search.weights_in_plan(path, stored)
+        for found in contents.found:
+            before = occurrences[id(found.weight)]
+            before.append(_occurrence(path, found, before[:1]))
+        if contents.may_hide_weights(sum(len(tensor.shape) > 1 for tensor in stored)):
+            doubts.append(f"{shown(str(path))} has {contents.unaccounted_bytes:,}")
+    ties = tuple(
+        _tie(tensor.name, copies, uses.get(tensor.name, ()))
+        for tensor in stored
+        if (copies := occurrences.get(id(tensor), ())) and (len(copies) > 1 or tensor.name in uses)
+    )
+    held = sum(copy.size_bytes for copies in occurrences.values() for copy in copies)
+    needed = held - sum(tie.stored_bytes - tie.needed_bytes for tie in ties)
+    status, reason = verdict(ties), ""
+    if doubts and status != "copies":
+        status = "not proven"
+        reason = f"bytes in which a weight could hide in an unknown form: {', '.join(doubts)}"
+    elif not held:
+        reason = "none of these weights is in it: they are its inputs, or it was built from others"
+    return Stage(_STAGE, status, subject, reason, ties, needed, held)
+
+
+def _occurrence(plan: Path, found: Found, first: Sequence[StoredCopy]) -> StoredCopy:
+    """A weight's bytes in a plan; the first found stands for the original."""
+    form, dtype = ORIGINAL, found.dtype.name
+    if first:
+        moved = "transposed" if found.form.endswith("transposed") else "same"
+        cast = dtype != first[0].dtype
+        form = {"same": "cast", "transposed": "cast and transposed"}[moved] if cast else moved
+    shape = found.weight.shape
+    return StoredCopy(
+        found.weight.name, shown(str(plan)), found.offset, found.size_bytes, dtype, shape, form
+    )
+
+
+def _tie(name: str, copies: Sequence[StoredCopy], uses: tuple[str, ...]) -> TiedWeight:
+    if len(copies) == 1:
+        copies = [replace(copies[0], uses=uses)]
+    stored_bytes = sum(copy.size_bytes for copy in copies)
+    return TiedWeight(name, tuple(copies), copies[0].size_bytes, stored_bytes)

@@ -1,0 +1,132 @@
+"""The stage of process memory: what open sessions hold, measured in a process of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from tiedexport.audit import graphs
+from tiedexport.audit.child import Done, OpenBundle, OpenGraphs, ask
+from tiedexport.audit.optimised import DEFAULTS, obstacle
+from tiedexport.audit.table import measured, not_run, shown
+from tiedexport.audit.weights import safetensors
+from tiedexport.results.ties import STAGE_NAMES, Stage
+from tiedexport.runtimes import all_runtimes, runtime_named
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tiedexport.audit.given import Given
+    from tiedexport.bundle import Bundle
+    from tiedexport.results.ties import StageStatus
+    from tiedexport.runtimes import Memory
+
+_STAGE = STAGE_NAMES[4]
+
+MARGIN = 1.25
+"""Memory over the weights' bytes that one copy may take, beside what empty sessions take."""
+
+
+def examine(given: Given) -> list[Stage]:
+    """A row for what is opened by default, which counts, and rows to compare it with."""
+    if given.bundle is not None:
+        return _of_bundle(given.bundle, given.deep)
+    if not given.graphs:
+        return [not_run(_STAGE, "no graph was given; give the .onnx files as well")]
+    return _of_graphs(given.graphs, given.deep)
+
+
+def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, str]:
+    """Whether memory grew by one copy of the weights, and the rule in words.
+
+    Args:
+        needed_bytes: of all weights, once.
+        tied_bytes: of those that are tied: what a second copy of every tie would add. Where the
+            rule's margin is wider than that, a second copy cannot be seen.
+        done: what was measured.
+    """
+    limit_bytes = int(MARGIN * needed_bytes) + done.overhead_bytes
+    empty = f"{done.overhead_bytes >> 10:,} KiB for sessions without weights"
+    rule = f"one copy takes at most {MARGIN:g} x its bytes and {empty}"
+    if tied_bytes == 0:
+        return "no tie", ""
+    if needed_bytes + tied_bytes <= limit_bytes:
+        return "not proven", f"too small to tell a second copy: {rule}"
+    if done.grown_bytes > limit_bytes:
+        return "copies", rule
+    if done.unrun:
+        return "not proven", f"opened, but not run: {done.unrun}"
+    return "one copy", rule
+
+
+def _row(subject: str, needed_bytes: int, tied_bytes: int, done: Done, counts: bool) -> Stage:
+    if done.failed:
+        return not_run(_STAGE, done.failed, subject, counts=counts)
+    status, reason = judge(needed_bytes, tied_bytes, done)
+    grown_bytes = max(0, done.grown_bytes)
+    return Stage(_STAGE, status, subject, reason, (), needed_bytes, grown_bytes, counts)
+
+
+def _of_graphs(paths: Sequence[Path], deep: bool) -> list[Stage]:
+    subject = ", ".join(shown(str(path)) for path in paths)
+    tensors = graphs.read(paths)
+    if why_not := obstacle(tensors, deep):
+        return [not_run(_STAGE, why_not, subject)]
+    found = measured(_STAGE, subject, tensors)
+    tied_bytes = sum(tie.needed_bytes for tie in found.ties)
+    files = tuple(sorted({tensor.place.file for tensor in tensors}))
+    names = tuple(str(path.resolve()) for path in paths)
+
+    def row(memory: Memory, label: str, *, counts: bool) -> Stage:
+        (done,) = ask(OpenGraphs(names, memory, files))
+        return _row(label, found.needed_bytes, tied_bytes, done, counts)
+
+    return [
+        row("shared", subject, counts=True),
+        row("packed", f"{subject}, {DEFAULTS}", counts=False),
+    ]
+
+
+def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
+    """What `open_session` takes by default, then the other layout and the other precisions.
+
+    A GPU's runtimes hold the weights on the device, which is a stage of its own.
+    """
+    opened, default = _opened(bundle, "auto", None, "shared", counts=True)
+    if opened.failed:
+        return [default]
+    chosen = runtime_named(opened.runtime)
+    candidates = [row for row in all_runtimes().values() if not row.slow] if deep else [chosen]
+    others: list[tuple[str, str, Memory]] = [
+        (runtime.name, precision.value, "shared")
+        for runtime in candidates
+        for precision in runtime.precisions
+        if precision in bundle.manifest.weights
+        and (runtime.name, precision) != (opened.runtime, opened.precision)
+    ]
+    if chosen.packs:
+        others.insert(0, (opened.runtime, opened.precision, "packed"))
+    return [default, *(_opened(bundle, *other, counts=False)[1] for other in others)]
+
+
+def _opened(
+    bundle: Bundle, runtime: str, precision: str | None, memory: Memory, *, counts: bool
+) -> tuple[Done, Stage]:
+    manifest = bundle.manifest
+    files = tuple(str(bundle.weights_path(stored)) for stored in manifest.weights)
+    (done,) = ask(OpenBundle(str(bundle.path), runtime, precision, memory, files))
+    label = [done.runtime or runtime, done.precision or precision, f"memory={memory}"]
+    subject = " ".join(filter(None, label))
+    if done.failed:
+        return done, _row(subject, 0, 0, done, counts)
+    weights = safetensors(bundle.weights_path(Precision(done.precision)))
+    sizes = {tensor.name: tensor.place.size_bytes for tensor in weights}
+    tied_bytes = sum(sizes[tie.weight] for tie in manifest.ties)
+    row = _row(subject, sum(sizes.values()), tied_bytes, done, counts)
+    hidden = runtime_named(done.runtime).hidden_copies(bundle, Precision(done.precision))
+    if hidden and row.status == "copies":
+        row = replace(row, reason=f"{hidden}; {row.reason}")
+    return done, row

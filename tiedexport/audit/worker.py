@@ -1,0 +1,166 @@
+"""The process that `tiedexport.audit.child` starts: opens sessions, and measures itself."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from tiedexport.audit.child import Done, Job, OpenBundle, OpenGraphs, Optimise
+from tiedexport.bundle import open_bundle
+from tiedexport.errors import TiedExportError
+from tiedexport.memory import held_bytes
+from tiedexport.runtimes import Options
+from tiedexport.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+_CPU = ["CPUExecutionProvider"]
+_EXTERNAL_FROM_BYTES = 1024
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}
+_DTYPES |= {name: name for name in _INTEGERS} | {"string": "object"}
+
+
+def main() -> None:
+    """Jobs on standard input, answers into the file of the first argument."""
+    # A graph may ask for any amount of memory: it gets an error before the machine gets none.
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_DATA, (free_bytes, resource.RLIM_INFINITY))
+    jobs = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Job])
+    Path(sys.argv[1]).write_bytes(msgspec.json.encode([_do(job) for job in jobs]))
+
+
+def _do(job: Job) -> Done:
+    try:
+        if isinstance(job, Optimise):
+            return _optimise(job)
+        return _open_graphs(job) if isinstance(job, OpenGraphs) else _open_bundle(job)
+    except TiedExportError as error:
+        return Done(f"{error.what}: {error.got}" if error.got else error.what)
+    except Exception as error:  # the wall: each runtime has exceptions of its own
+        return Done(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _optimise(job: Optimise) -> Done:
+    from tiedexport.runtimes.onnxruntime import session_options
+
+    options = session_options(Options(job.memory, threads=1))
+    options.optimized_model_filepath = job.output
+    prefix = "session.optimized_model_external_initializers"
+    options.add_session_config_entry(f"{prefix}_file_name", f"{Path(job.output).name}.data")
+    options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_EXTERNAL_FROM_BYTES))
+    _inference(job.graph, options)
+    return Done()
+
+
+def _open_graphs(job: OpenGraphs) -> Done:
+    from tiedexport.runtimes.onnxruntime import session_options
+
+    unrun: list[str] = []
+
+    def open_all() -> list[Any]:
+        unrun.clear()
+        options = session_options(Options(job.memory, threads=1))
+        sessions = [_inference(graph, options) for graph in job.graphs]
+        unrun.extend(filter(None, map(_run_once, sessions)))
+        return sessions
+
+    grown_bytes = _growth(open_all, job.data)
+    overhead_bytes = _overhead(len(job.graphs))
+    return Done("", grown_bytes, overhead_bytes, "; ".join(unrun), "onnxruntime")
+
+
+def _open_bundle(job: OpenBundle) -> Done:
+    bundle = open_bundle(job.bundle, check="size")
+    opened: dict[str, str] = {}
+
+    def open_all() -> Any:
+        session = open_session(
+            bundle, runtime=job.runtime, precision=job.precision, memory=job.memory, threads=1
+        )
+        opened["runtime"], opened["precision"] = session.runtime, session.precision.value
+        for stage in bundle.manifest.stages:
+            spec = stage.inputs[0]
+            session.run(stage.name, np.zeros((1, *spec.element_shape), spec.dtype.dtype))
+        return session
+
+    grown_bytes = _growth(open_all, job.data)
+    counted = opened["runtime"].startswith("onnxruntime")
+    overhead_bytes = _overhead(len(bundle.manifest.stages)) if counted else 0
+    return Done("", grown_bytes, overhead_bytes, **opened)
+
+
+def _growth(open_all: Callable[[], Any], data: Sequence[str]) -> int:
+    """Bytes that what `open_all` returns holds.
+
+    It is opened twice: the first time also loads libraries and starts thread pools.
+    """
+    files = [Path(name) for name in data]
+    first = open_all()
+    del first
+    before = _settled(files)
+    kept = open_all()
+    grown = _settled(files) - before
+    del kept
+    return grown
+
+
+def _overhead(sessions: int) -> int:
+    """Bytes of as many sessions of ONNX Runtime on a graph without weights."""
+    from tiedexport.runtimes.onnxruntime import RELU_MODEL, session_options
+
+    def open_all() -> list[Any]:
+        opened = [
+            _inference(RELU_MODEL, session_options(Options(threads=1))) for _ in range(sessions)
+        ]
+        for session in opened:
+            _run_once(session)
+        return opened
+
+    return max(0, _growth(open_all, ()))
+
+
+def _settled(files: Sequence[Path]) -> int:
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # hand freed pages back, or they would count
+    return held_bytes(files)
+
+
+def _inference(model: str | bytes, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, options, providers=_CPU)
+
+
+def _run_once(session: Any) -> str:
+    """Run on zeros, which are valid indices as well, batch 1; why not, or ""."""
+    import onnxruntime
+
+    feed = {}
+    for wanted in session.get_inputs():
+        shape = tuple(size if isinstance(size, int) else 1 for size in wanted.shape or ())
+        kind = wanted.type.removeprefix("tensor(").removesuffix(")")
+        if kind not in _DTYPES:
+            return f"no input can be made up for {wanted.name}: {wanted.type}"
+        feed[wanted.name] = np.full(shape, "" if kind == "string" else 0, np.dtype(_DTYPES[kind]))
+    shrink = onnxruntime.RunOptions()
+    shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    try:
+        session.run(None, feed, shrink)
+    except Exception as error:  # the wall
+        return " ".join(str(error).split())
+    return ""
+
+
+if __name__ == "__main__":
+    main()
