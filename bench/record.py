@@ -35,7 +35,7 @@ def record(script: str, figures: dict[str, Any]) -> Path:
     kept = json.loads(path.read_bytes()) if path.exists() else {}
     kept[script] = {
         "figures": figures,
-        "commit": _commit(),
+        "commit": commit(),
         "date": strftime("%Y-%m-%d"),
         "environment": msgspec.to_builtins(found),
     }
@@ -72,7 +72,8 @@ def take_turns(
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is checked out, "-dirty" if files differ from it."""
     command = ["git", "describe", "--always", "--dirty"]
     done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"

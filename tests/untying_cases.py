@@ -13,6 +13,7 @@ from tests.untying_tools import (
     TOOLS,
     UNTIED,
     applied,
+    autocast,
     copies_of,
     runs,
     write_graph,
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 AS_IT_IS = "as it is"
 MIXED_THEN_FOLDED = "onnxconverter-common mixed, onnxruntime BASIC"
+AUTOCAST = "modelopt autocast"
 GPT2 = "GPT-2, exported by dynamo"
 
-_EVERY = {**TOOLS, **DEDUPLICATORS, MIXED_THEN_FOLDED: FOLDED_CASTS}
+_EVERY = {**TOOLS, **DEDUPLICATORS, MIXED_THEN_FOLDED: FOLDED_CASTS, AUTOCAST: autocast}
 
 
 def _on_graph(tool: str, form: str, folder: Path) -> list[Path]:
@@ -43,6 +45,7 @@ _ON_GRAPHS = [
     *((tool, form) for tool in (AS_IT_IS, *DEDUPLICATORS) for form in UNTIED),
     (MIXED_THEN_FOLDED, "Gemm, Transpose, Gemm"),
     (MIXED_THEN_FOLDED, "Gather, Transpose, MatMul"),
+    *((AUTOCAST, form) for form in TIED),
 ]
 
 CASES: dict[tuple[str, str], Callable[[Path], list[Path]]] = {

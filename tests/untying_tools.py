@@ -157,6 +157,19 @@ TOOLS: dict[str, Callable[[Path, Path], None]] = {
 }
 """Tool → what it does to a file."""
 
+
+def autocast(path: Path, out: Path) -> None:
+    """ModelOpt's conversion to fp16, which wants nodes with names."""
+    from modelopt.onnx import autocast
+
+    model = onnx.load(path)
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    named = path.with_name("named.onnx")
+    onnx.save(model, named)
+    onnx.save(autocast.convert_to_mixed_precision(str(named)), out)
+
+
 FOLDED_CASTS = _in_turn(_mixed, _onnxruntime("ENABLE_BASIC"))
 """A mixed graph casts one weight at run time, and the next tool stores what the Cast makes."""
 
