@@ -205,6 +205,9 @@ class _Pitched:
     def sample(self, indices: np.ndarray) -> np.ndarray:
         return np.concatenate([self.read(int(index), 1) for index in indices])
 
+    def read_ahead(self, count: int) -> None:
+        self._whole.read_ahead(self._layout.size_bytes // self._layout.dtype.itemsize)
+
 
 def _can_be_found(weight: StoredTensor) -> bool:
     if weight.length < chance.LEAST_ELEMENTS:

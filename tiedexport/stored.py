@@ -15,6 +15,9 @@ from tiedexport.errors import BadInputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_READ_AHEAD_BYTES = 1 << 17
+"""As much as Linux takes at a time by default; what goes beyond is ignored."""
+
 
 class Content(Protocol):
     """Elements in C order, read in pieces; safe to call from several threads."""
@@ -25,6 +28,10 @@ class Content(Protocol):
 
     def sample(self, indices: np.ndarray) -> np.ndarray:
         """The elements at these flat indices (int64)."""
+        ...
+
+    def read_ahead(self, count: int) -> None:
+        """The first `count` elements will soon be read, in small pieces from all over."""
         ...
 
 
@@ -101,6 +108,9 @@ class ArrayContent:
         picked: np.ndarray = self._flat[indices]
         return picked
 
+    def read_ahead(self, count: int) -> None:
+        """It is here."""
+
 
 def in_memory(name: str, array: np.ndarray) -> StoredTensor:
     """An array as a stored tensor; arrays that begin at one address have one place."""
@@ -129,6 +139,10 @@ class FileContent:
         parts = [self._file.read(self._offset + i * width, width) for i in indices.tolist()]
         return np.frombuffer(b"".join(parts), self._dtype)
 
+    def read_ahead(self, count: int) -> None:
+        """Let the kernel read one stretch after the other: a disk is slow at small pieces."""
+        self._file.read_ahead(self._offset, count * self._dtype.itemsize)
+
 
 class _File:
     """A descriptor that closes itself when the last tensor of the file is gone."""
@@ -156,6 +170,10 @@ class _File:
                 expected=f"{offset + size} at least",
             )
         return raw
+
+    def read_ahead(self, offset: int, size: int) -> None:
+        for start in range(offset, offset + size, _READ_AHEAD_BYTES):
+            os.posix_fadvise(self._descriptor, start, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
     def _more(self, raw: bytes, offset: int, size: int) -> bytes:
         """What one `pread`, which stops at 2 GiB, left out."""

@@ -35,6 +35,9 @@ def largest_difference(
     With `atol` 0 all bits agree, but for NaNs that a cast made.
     """
     largest = 0.0
+    if view.form != "same":
+        original.content.read_ahead(original.length)
+        copy.content.read_ahead(copy.length)
     for box in boxes(view.source, view.axes, _READ):
         ours = _read(original, view.source, box)
         theirs = _read(copy, _moved(view.source, view.axes), _moved(box, view.axes))
