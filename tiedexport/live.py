@@ -98,6 +98,6 @@ def _imported(reference: str) -> object:
 
 def _raised(what: str, reference: str, error: BaseException) -> BadInputError:
     """An error of somebody else's code, with the line of that code."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return BadInputError(what, where=f"{reference}{at}", got=repr(error))
