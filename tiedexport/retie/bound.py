@@ -64,18 +64,15 @@ def worst_ratio(
     """
     file = GraphFile(original)
     uses = [(node, change) for change in changes for node in _readers(file, change.old.name)]
+    if not uses:
+        return 0.0
     wanted = sorted({str(v.name) for node, _ in uses for v in node.inputs if v is not None})
     with tempfile.TemporaryDirectory(dir=near) as folder:
         probe = runner(_probe(file, wanted, Path(folder)))
         probed = [dict(zip(wanted, probe.run(feed)[-len(wanted) :], strict=True)) for feed in feeds]
+    opsets = dict(file.model.opset_imports)
     return max(
-        (
-            _ratio(node, opsets, change, inputs, runner)
-            for opsets in [dict(file.model.opset_imports)]
-            for node, change in uses
-            for inputs in probed
-        ),
-        default=0.0,
+        _ratio(node, opsets, change, inputs, runner) for node, change in uses for inputs in probed
     )
 
 
