@@ -7,6 +7,7 @@ its `examine` returns that stage's rows, or why there is none.
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -75,8 +76,9 @@ def audit(
 
 def _findings(given: Given) -> tuple[Finding, ...]:
     """The mistakes of a live module."""
-    if given.live is None:
+    if given.live is None or given.module is None:
         return ()
     from tiedexport import ties
 
-    return ties.findings(given.live, given.input_shape)
+    home = sys.modules[given.module.partition(":")[0]]
+    return ties.findings(given.live, given.input_shape, sources=[home])

@@ -14,6 +14,7 @@ import numpy as np
 from tiedexport.audit import graphs
 from tiedexport.audit.child import Optimise, ask
 from tiedexport.audit.table import MEMORY, measured, not_run, shown
+from tiedexport.errors import GraphError
 from tiedexport.results.ties import STAGE_NAMES, Stage
 from tiedexport.stored import Place
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tiedexport.audit.given import Given
     from tiedexport.runtimes import Memory
+    from tiedexport.spec import Tie
     from tiedexport.stored import StoredTensor
 
 _STAGE = STAGE_NAMES[3]
@@ -43,7 +45,12 @@ def examine(given: Given) -> list[Stage]:
         return [
             row
             for precision in given.bundle.manifest.weights
-            for row in _rows(graphs.graphs_of(given.bundle, precision), precision, given.deep)
+            for row in _rows(
+                graphs.graphs_of(given.bundle, precision),
+                precision,
+                given.deep,
+                given.bundle.manifest.ties,
+            )
         ]
     if not given.graphs:
         return [not_run(_STAGE, "no graph was given; give the .onnx files as well")]
@@ -61,7 +68,9 @@ def obstacle(tensors: Iterable[StoredTensor], deep: bool) -> str:
     return ""
 
 
-def _rows(paths: Sequence[Path], subject: str, deep: bool) -> list[Stage]:
+def _rows(
+    paths: Sequence[Path], subject: str, deep: bool, declared: Sequence[Tie] | None = None
+) -> list[Stage]:
     try:
         originals = {path: graphs.read([path]) for path in paths}
     except ModuleNotFoundError as error:
@@ -76,20 +85,25 @@ def _rows(paths: Sequence[Path], subject: str, deep: bool) -> list[Stage]:
             for number, path in enumerate(paths)
         ]
         done = list(zip(jobs, ask(*jobs), strict=True))
-        rows = []
+        rows: list[Stage] = []
         for memory, remark in _ROWS:
-            mine = [(job, answer) for job, answer in done if job.memory == memory]
+            mine = [(job.output, answer) for job, answer in done if job.memory == memory]
             label, counts = ", ".join(filter(None, (subject, remark))), memory == "shared"
-            if failed := "; ".join(dict.fromkeys(a.failed for _, a in mine if a.failed)):
-                rows.append(not_run(_STAGE, failed, label, counts=counts))
-                continue
-            made = zip(paths, (Path(job.output) for job, _ in mine), strict=True)
-            rows.append(measured(_STAGE, label, list(_settled(originals, made)), counts=counts))
+            failed = "; ".join(dict.fromkeys(answer.failed for _, answer in mine if answer.failed))
+            try:
+                tensors = (
+                    [] if failed else list(_settled(originals, [Path(out) for out, _ in mine]))
+                )
+            except GraphError as error:
+                failed = f"what ONNX Runtime wrote cannot be read: {error.what}: {error.got}"
+            if failed:  # its defaults would fail alike
+                return [*rows, not_run(_STAGE, failed, label, counts=counts)]
+            rows.append(measured(_STAGE, label, tensors, declared=declared, counts=counts))
         return rows
 
 
 def _settled(
-    originals: dict[Path, list[StoredTensor]], made: Iterable[tuple[Path, Path]]
+    originals: dict[Path, list[StoredTensor]], outputs: Sequence[Path]
 ) -> Iterator[StoredTensor]:
     """The tensors of optimised graphs, where they lie when these run.
 
@@ -97,8 +111,8 @@ def _settled(
     it made is in each session's memory.
     """
     addresses = count()
-    for path, output in made:
-        by_name = {(tensor.scope, tensor.name): tensor for tensor in originals[path]}
+    for (path, tensors), output in zip(originals.items(), outputs, strict=True):
+        by_name = {(tensor.scope, tensor.name): tensor for tensor in tensors}
         for tensor in graphs.read([output]):
             original = by_name.get((tensor.scope, tensor.name))
             place = Place(MEMORY, next(addresses), tensor.place.size_bytes)

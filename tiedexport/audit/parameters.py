@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from tiedexport.audit.table import measured, not_run
+from tiedexport.errors import BadInputError, UsageError
 from tiedexport.results.ties import STAGE_NAMES, Stage
 from tiedexport.spec import Tie
 
@@ -28,7 +29,7 @@ def examine(given: Given) -> list[Stage]:
         UsageError, BadInputError: the module cannot be made, or cannot be run on `input_shape`.
     """
     if given.live is None or given.module is None:
-        return [not_run(_STAGE, "files hold no Python; give package.module:factory as well")]
+        return [not_run(_STAGE, "no live module was given; give package.module:factory as well")]
     from tiedexport.audit.tensors import readable, stored_tensor
 
     module, subject = given.live, given.module
@@ -37,28 +38,33 @@ def examine(given: Given) -> list[Stage]:
     if not stored:
         why = "its tensors hold no values" if named else "it has no parameters"
         return [not_run(_STAGE, why, subject)]
-    unread = [name for name in named if name not in {tensor.name for tensor in stored}]
+    unread = sorted(named.keys() - {tensor.name for tensor in stored})
     left_open = [f"not read: {', '.join(unread)} (no values, or no dense layout)"] * bool(unread)
-    if given.input_shape is None and getattr(module, "input_shape", None) is None:
-        left_open.append("names only: --input-shape shows the uses in a forward pass too")
-        return [measured(_STAGE, subject, stored, reason="; ".join(left_open))]
-    proofs = _proofs(module, given.input_shape)
-    row = measured(
-        _STAGE,
-        subject,
-        stored,
-        declared=[Tie(proof.names[0], _uses(proof)) for proof in proofs],
-        reason="; ".join([*left_open, *(p.reason for p in proofs if not p.holds)]),
-    )
-    if row.status == "one copy" and not all(proof.holds for proof in proofs):
-        return [replace(row, status="not proven")]
-    return [row]
+    proofs, why_not = _proofs(module, given.input_shape)
+    if why_not:
+        row = measured(_STAGE, subject, stored)
+        return [replace(row, reason="; ".join([*left_open, why_not]))]
+    declared = [Tie(proof.names[0], _uses(proof)) for proof in proofs]
+    doubts = [f"{proof.names[0]}: {proof.reason}" for proof in proofs if not proof.holds]
+    row = measured(_STAGE, subject, stored, declared=declared)
+    status = "not proven" if doubts and row.status == "one copy" else row.status
+    return [replace(row, status=status, reason="; ".join([*left_open, *doubts]))]
 
 
-def _proofs(module: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[TieProof, ...]:
+def _proofs(
+    module: nn.Module, input_shape: tuple[int, ...] | None
+) -> tuple[tuple[TieProof, ...], str]:
+    """The proof of each tie; or none, and why only names can tell."""
     from tiedexport import ties
 
-    return ties.check(module, input_shape)
+    try:
+        return ties.check(module, input_shape), ""
+    except UsageError:
+        if input_shape is not None:
+            raise
+        return (), "names only: --input-shape shows the uses in a forward pass too"
+    except BadInputError as error:  # of the module, and its findings will tell
+        return (), f"names only: {error.what}"
 
 
 def _uses(proof: TieProof) -> tuple[str, ...]:

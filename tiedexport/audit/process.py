@@ -40,7 +40,7 @@ def examine(given: Given) -> list[Stage]:
 
 
 def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, str]:
-    """Whether memory grew by one copy of the weights, and the rule in words.
+    """Whether memory grew by one copy of the weights; if not, the rule in words.
 
     Args:
         needed_bytes: of all weights, once.
@@ -59,7 +59,7 @@ def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, 
         return "copies", rule
     if done.unrun:
         return "not proven", f"opened, but not run: {done.unrun}"
-    return "one copy", rule
+    return "one copy", ""
 
 
 def _row(subject: str, needed_bytes: int, tied_bytes: int, done: Done, counts: bool) -> Stage:

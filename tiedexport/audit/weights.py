@@ -34,8 +34,7 @@ def examine(given: Given) -> list[Stage]:
         BadInputError: a file is damaged, holds no tensor, or is unsafe to open.
     """
     if not given.weights:
-        what = "a bundle" if given.bundle else "this"
-        return [not_run(_STAGE, f"{what} holds none; give the checkpoint as well")]
+        return [not_run(_STAGE, "no checkpoint was given; give the .pt or .safetensors as well")]
     tensors, declared = read(given.weights)
     subject = ", ".join(shown(str(path)) for path in given.weights)
     return [measured(_STAGE, subject, tensors, declared=declared)]
