@@ -26,7 +26,7 @@ class Stranger:
 
     Attributes:
         build: writes it into a folder and returns its path.
-        broken: no tool could make sense of it: reading it is an error.
+        broken: reading it is an error.
     """
 
     build: Callable[[Path], Path]
@@ -220,11 +220,12 @@ def int8_weights() -> onnx.ModelProto:
 
 @_whole
 def int4_weights() -> onnx.ModelProto:
-    low, high = np.clip(WEIGHT * 3, -8, 7).astype(np.uint8).reshape(-1, 2).T & 15
+    low, high = np.clip(WEIGHT * 3, -8, 7).astype(np.int8).view(np.uint8).reshape(-1, 2).T & 15
+    packed = low | high << 4
     return _model(
         "top (float[N, 24] x) => (float[N, 40] y) { w = DequantizeLinear(q, scale) "
         "y = MatMul(x, w) }",
-        helper.make_tensor("q", TensorProto.INT4, WEIGHT.shape, low | high << 4, raw=True),
+        helper.make_tensor("q", TensorProto.INT4, WEIGHT.shape, packed.tobytes(), raw=True),
         _tensor(np.float32(1 / 3), "scale"),
     )
 
@@ -339,6 +340,26 @@ def external_data_at_no_number(folder: Path) -> Path:
 @_broken
 def cycle() -> onnx.ModelProto:
     return _model("top (float[N] x) => (float[N] y) { a = Add(x, b) b = Add(x, a) y = Add(a, b) }")
+
+
+@_broken
+def function_that_calls_itself() -> onnx.ModelProto:
+    return _model(
+        "top (float[N] x) => (float[N] y) { y = own.F(x) }",
+        functions='<domain: "own", opset_import: ["own" : 1]> F (a) => (b) { b = own.F(a) }',
+    )
+
+
+@_broken
+def map_type() -> onnx.ModelProto:
+    """As classifiers of ONNX-ML give it out: sound, but onnx_ir knows no maps."""
+    model = _model("top (float[N] x) => (float[N] y) { y = Add(x, x) }")
+    labels = helper.make_node("ZipMap", ["y"], ["map"], domain="ai.onnx.ml")
+    model.graph.node.append(labels)
+    kind = model.graph.output.add(name="map").type.map_type
+    kind.key_type = TensorProto.INT64
+    kind.value_type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
 
 
 @_broken

@@ -221,7 +221,7 @@ def real_files(tmp_path_factory: pytest.TempPathFactory, dense_bundle: Bundle) -
 
 
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_a_damaged_file_gives_a_graph_or_a_clear_error(

@@ -43,9 +43,10 @@ def load(path: Path) -> ir.Model:
         model = ir.from_proto(proto)
         _settle(model, path)
     except Exception as error:  # the wall: onnx_ir has no exception of its own for every fault
-        raise GraphError(
-            "a graph that makes no sense", where=path, got=_root_cause(error)
-        ) from error
+        cause = _root_cause(error)
+        unknown = isinstance(cause, NotImplementedError)
+        what = "a graph of a kind that onnx_ir does not read" if unknown else "a malformed graph"
+        raise GraphError(what, where=path, got=cause) from error
     _sort(model, path)
     model.meta["training_info"] = list(proto.training_info)
     return model

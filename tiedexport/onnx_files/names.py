@@ -1,13 +1,14 @@
-"""Names in a graph: each defined once, and before anything uses it can fail on it."""
+"""Names in a graph: each that is used is defined, and once."""
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from tiedexport.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import onnx
@@ -17,14 +18,44 @@ def check_names(model: onnx.ModelProto, path: Path) -> None:
     """Check every graph and function body.
 
     Raises:
-        GraphError: a value that is defined twice, or that nothing defines.
+        GraphError: a value or function that is defined twice, a value that nothing defines, or a
+            function that calls itself.
     """
     _check_graph(model.graph, frozenset(), str(path))
+    _check_calls(model.functions, str(path))
     for function in model.functions:
         where = f"{path}, function {function.name}"
         defined = _defined(function.input, function.node, where)
         _check_nodes(function.node, defined, where)
         _require(function.output, defined, "an output", where)
+
+
+def _check_calls(functions: Sequence[onnx.FunctionProto], where: str) -> None:
+    called = {f"{f.domain}::{f.name} {f.overload}".rstrip(): _calls(f.node) for f in functions}
+    if len(called) < len(functions):
+        raise GraphError("functions of one name", where=where, got=", ".join(called))
+    try:
+        TopologicalSorter(called).prepare()
+    except CycleError as error:
+        cycle = " → ".join(error.args[1])
+        raise GraphError("a function that calls itself", where=where, got=cycle) from error
+
+
+def _calls(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """What nodes would call if there are functions of these names, also in their subgraphs."""
+    found = set()
+    for node in nodes:
+        found.add(f"{node.domain}::{node.op_type} {node.overload}".rstrip())
+        for graph in _subgraphs(node):
+            found |= _calls(graph.node)
+    return found
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _check_graph(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> None:
@@ -54,9 +85,8 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], known: frozenset[str], where: 
     for index, node in enumerate(nodes):
         label = node.name or f"{node.op_type}_{index}"
         _require(filter(None, node.input), known, f"{label} ({node.op_type})", where)
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_graph(graph, known, f"{where}, {label}.{attribute.name}")
+        for graph in _subgraphs(node):
+            _check_graph(graph, known, f"{where}, {label}")
 
 
 def _require(names: Iterable[str], known: frozenset[str], user: str, where: str) -> None:
