@@ -19,9 +19,7 @@ CARRIERS = frozenset(_CARRIERS.split())
 CUTS = frozenset({"detach", "data"})
 """Carriers whose result no gradient flows back through."""
 
-ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "data"})
-"""Carriers that are written without parentheses."""
-
+_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "data"})
 CASTS = frozenset({"float", "half", "bfloat16"})
 """Methods that narrow to a type."""
 
@@ -49,6 +47,13 @@ def name_of(func: Callable[..., Any]) -> str:
 def is_getter(func: Callable[..., Any]) -> bool:
     """Whether it reads an attribute: `Tensor.shape.__get__`."""
     return getattr(func, "__name__", "") == "__get__"
+
+
+def spelled(name: str) -> str:
+    """A carrier as it is written: "T", "t()", "[…]"."""
+    if name == "__getitem__":
+        return "[…]"
+    return f".{name}" if name in _ATTRIBUTES else f".{name}()"
 
 
 def writes(name: str) -> bool:

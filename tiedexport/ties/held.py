@@ -35,8 +35,20 @@ class Held:
 
 
 def held_tensors(module: nn.Module) -> list[Held]:
-    """Every tensor by every name: parameters first, then buffers, then plain attributes."""
+    """Every tensor by every name: parameters first, then buffers, then plain attributes.
+
+    Raises:
+        BadInputError: a weight is not in memory.
+    """
     found = [one for path, owner in walk(module) for one in _of(path, owner)]
+    for one in found:
+        if one.tensor.is_meta or nn.parameter.is_lazy(one.tensor):
+            raise BadInputError(
+                "the module's weights are not in memory",
+                where=one.name,
+                got="device meta" if one.tensor.is_meta else "a lazy module that has not run",
+                hint="load the weights, or run a lazy module once",
+            )
     order: tuple[Kind, ...] = ("parameter", "buffer", "attribute")
     return sorted(found, key=lambda one: order.index(one.kind))
 
@@ -164,16 +176,8 @@ def copied(module: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     """A copy of a module in which these tensors stand for its own, by identity.
 
     Raises:
-        BadInputError: it cannot be copied, or its weights are not in memory.
+        BadInputError: it cannot be copied.
     """
-    for one in held_tensors(module):
-        if one.tensor.is_meta or nn.parameter.is_lazy(one.tensor):
-            raise BadInputError(
-                "the module's weights are not in memory",
-                where=one.name,
-                got="a lazy module" if nn.parameter.is_lazy(one.tensor) else "device meta",
-                hint="load the weights, or run a lazy module once",
-            )
     try:
         return copy.deepcopy(module, cast("dict[int, Any]", dict(tensors)))
     except Exception as error:

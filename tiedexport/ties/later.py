@@ -21,6 +21,7 @@ from tiedexport.ties.weights import weights_in_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tiedexport.ties.uses import Use
     from tiedexport.ties.weights import Weight
 
 Key = tuple[frozenset[str], int, int]
@@ -70,7 +71,6 @@ _CALLS = (
     Call(".to(dtype)", _cast),
     Call("load_state_dict(assign=True)", _assign),
     Call('.to("meta").to_empty()', _through_meta),
-    _QUANTIZE,
 )
 
 
@@ -93,9 +93,17 @@ def losses(module: nn.Module, arguments: tuple[Any, ...] | None) -> list[Loss]:
     kept = _ties(faithful_copy(module), arguments)
     held = {key: tie for key, tie in ties.items() if key in kept}
     found = [_tried(_DEEPCOPY, module, arguments, ties)]
-    if held:
-        found += [_tried(call, faithful_copy(module), arguments, held) for call in _CALLS]
+    found += [_tried(call, faithful_copy(module), arguments, held) for call in _CALLS if held]
+    uses = run(module, arguments).uses if arguments is not None else []
+    if apart := {key: tie for key, tie in held.items() if _leaves_its_layer(tie, uses)}:
+        found.append(_tried(_QUANTIZE, faithful_copy(module), arguments, apart))
     return [loss for loss in found if loss.ties]
+
+
+def _leaves_its_layer(tie: Weight, uses: list[Use]) -> bool:
+    """Whether a weight is read outside the layers that hold it: a layer used twice stays one."""
+    homes = {name.rpartition(".")[0] for name in tie.names}
+    return tie.is_shared or any(use.line.module not in homes for use in uses_of(tie, uses))
 
 
 def _ties(module: nn.Module, arguments: tuple[Any, ...] | None) -> dict[Key, Weight]:
@@ -169,11 +177,10 @@ def warning(loss: Loss, module: nn.Module) -> Finding | None:
 def _quantize_the_others(lost: list[Weight], module: nn.Module) -> str:
     """A call that leaves the tied layers alone, where there are others."""
     owners = {id(owner) for tie in lost for one in tie.members for owner in one.owners}
-    names = [
-        name
-        for name, one in module.named_modules()
-        if isinstance(one, nn.Linear) and id(one) not in owners
-    ]
-    if not names:
+    linear = {name: one for name, one in module.named_modules() if type(one) is nn.Linear}
+    tied_names = sorted(name for name, one in linear.items() if id(one) in owners)
+    if len(tied_names) == len(linear):
         return quantized.INSTEAD
-    return f"torch.ao.quantization.quantize_dynamic(self, {set(names)!r}, dtype=torch.qint8)"
+    others = "{name for name, one in self.named_modules() if type(one) is torch.nn.Linear}"
+    without = "{" + ", ".join(map(repr, tied_names)) + "}"
+    return f"torch.ao.quantization.quantize_dynamic(self, {others} - {without}, torch.qint8)"

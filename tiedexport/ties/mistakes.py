@@ -49,16 +49,16 @@ def findings(
         BadInputError: the module cannot be copied, or its forward pass failed.
     """
     weights = weights_of(module)
-    packed = quantized.findings(module, weights)
-    # Quantised layers compute in types of their own: nothing more can be run.
-    arguments = None if quantized.layers(module) else _arguments(module, inputs)
-    lost = [] if quantized.layers(module) else losses(module, arguments)
+    arguments = _arguments(module, inputs)
+    packed = quantized.layers(module)
+    quantised = quantized.findings(module, packed, weights, arguments) if packed else []
+    lost = [] if packed else losses(module, arguments)
     found = source.spots(module, sources)
     broken = [finding for weight in weights for finding in _of_tensors(weight, found, lost)]
-    if arguments is not None:
+    if arguments is not None and not packed:
         broken += _of_passes(module, arguments, weights)
     warnings = [one for loss in lost if (one := warning(loss, module)) is not None]
-    return (*broken, *packed, *warnings)
+    return (*broken, *quantised, *warnings)
 
 
 def _arguments(module: nn.Module, inputs: object) -> tuple[Any, ...] | None:
@@ -149,6 +149,8 @@ def _of_passes(
         if not all(use.cut is not None for use in mine):
             found += [_cut(use, own[use.root]) for use in mine if use.cut is not None]
         found += [_cached(use, own[use.root]) for use in kept]
+        if weight.first.kind == "attribute":
+            found.append(_unseen(weight.first))
     return [*found, *_dead_weights(module, weights, ties, first.uses)]
 
 
@@ -162,6 +164,16 @@ def _cut(use: Use, member: Member) -> Finding:
         "no gradient flows back through this use: training sees only the others, "
         "and what it follows is not the gradient of the loss",
         lines.without_cut(use.cut),
+    )
+
+
+def _unseen(member: Member) -> Finding:
+    holder = lines.access(member.name).partition("[")[0]
+    return Finding(
+        "a Parameter that torch does not see",
+        member.name,
+        "no optimizer moves it, no checkpoint has it, and .to() leaves it where it is",
+        f"{holder} = torch.nn.ParameterList({holder})",
     )
 
 

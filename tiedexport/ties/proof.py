@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from msgspec.structs import replace
 
-from tiedexport.errors import TieBrokenError, UsageError
+from tiedexport.errors import BadInputError, TieBrokenError, UsageError
 from tiedexport.results.ties import PathGradient, TieProof
+from tiedexport.ties import quantized
 from tiedexport.ties.runs import example, forward, run
+from tiedexport.ties.slopes import gradcheck_error, slopes
 from tiedexport.ties.uses import Recorder
 from tiedexport.ties.weights import weights_of
 
@@ -25,18 +27,23 @@ if TYPE_CHECKING:
 
 SUM_TOLERANCE = 1e-12
 GRADCHECK_TOLERANCE = 1e-6
-_STEP = 1e-5  # of central differences, relative to the weight
-_DIRECTIONS = 3
 _LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """A use of a weight, its words, and the gradient through it alone, as the first member lies."""
+    """A use of a weight.
+
+    Attributes:
+        described: in words.
+        share: the gradient through it alone, laid as the weight's first member.
+        is_cut: the output depends on it and no gradient says so.
+    """
 
     use: Use
     described: str
     share: Tensor
+    is_cut: bool
 
 
 def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
@@ -55,9 +62,16 @@ def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
 
     Raises:
         UsageError: there is no example input.
-        BadInputError: the module cannot be copied, or its forward pass failed.
+        BadInputError: the module cannot be copied, its forward pass failed, or it is quantised.
     """
     arguments = example(module, inputs)
+    if packed := quantized.layers(module):
+        raise BadInputError(
+            "quantised layers have no gradient to prove a tie by",
+            where=next(iter(packed)),
+            hint="check the module before it is quantised; tiedexport.ties.findings(module) says "
+            "what quantisation made of its ties",
+        )
     ties = tied(weights_of(module), run(module, arguments).uses)
     if not ties:
         return ()
@@ -65,7 +79,7 @@ def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
     tracked = frozenset(id(one.tensor) for one in members)
     first = run(module, arguments, tracked=tracked, thawed=thawed(ties))
     first.backward()
-    paths = {id(weight): paths_of(weight, first) for weight in ties}
+    paths = {id(weight): _paths(module, arguments, weight, first, tracked) for weight in ties}
     moved = _moves(ties, first, arguments)
     return tuple(
         _proof(module, arguments, weight, first, paths[id(weight)], moved[id(weight)])
@@ -113,7 +127,13 @@ def assert_tied(module: nn.Module, *names: str, inputs: object = None) -> None:
 
 def tied(weights: list[Weight], uses: list[Use]) -> list[Weight]:
     """The weights that are, or should be, used in two places."""
-    return [one for one in weights if one.is_shared or len(uses_of(one, uses)) > 1]
+    return [one for one in weights if one.is_shared or _overlap(uses_of(one, uses))]
+
+
+def _overlap(uses: list[Use]) -> bool:
+    """Whether two uses read the same elements: the slices of a fused weight are no tie."""
+    spans = sorted(use.span for use in uses)
+    return any(following[0] < span[1] for span, following in pairwise(spans))
 
 
 def uses_of(weight: Weight, uses: list[Use]) -> list[Use]:
@@ -127,14 +147,28 @@ def thawed(ties: list[Weight]) -> frozenset[int]:
     return frozenset(id(one.tensor) for tie in frozen for one in tie.parameters)
 
 
-def paths_of(weight: Weight, first: Run) -> list[Path]:
+def _paths(
+    module: nn.Module,
+    arguments: tuple[Any, ...],
+    weight: Weight,
+    first: Run,
+    tracked: frozenset[int],
+) -> list[Path]:
     """Each use of a weight after `first.backward()`."""
     paths = []
+    numbers = {id(use): n for n, use in enumerate(u for u in first.uses if u.delta is not None)}
     for use in uses_of(weight, first.uses):
         member = next(one for one in weight.members if use.root == id(one.tensor))
         assert use.delta is not None
         share = use.delta.grad if use.delta.grad is not None else torch.zeros_like(use.delta)
-        paths.append(Path(use, use.described(member.name), _as_first(member, share)))
+        cut = use.cut is not None
+        if not cut and not bool(share.any()):
+
+            def moved(step: Tensor, number: int = numbers[id(use)]) -> Run:
+                return run(module, arguments, tracked=tracked, deltas={number: step})
+
+            cut = any(slope != 0 for slope, _ in slopes(moved, member.tensor, share))
+        paths.append(Path(use, use.described(member.name), _as_first(member, share), cut))
     return paths
 
 
@@ -162,7 +196,7 @@ def _proof(
         names=weight.names,
         paths=tuple(PathGradient(path.described, float(path.share.norm())) for path in paths),
         sum_error=difference / norm if norm else difference,
-        gradcheck_error=_gradcheck(module, arguments, weight, gradient),
+        gradcheck_error=gradcheck_error(module, arguments, weight, gradient),
         optimizer_entries=sum(id(one.tensor) in held for one in weight.members),
         moves_together=moves,
     )
@@ -170,7 +204,7 @@ def _proof(
 
 
 def _judged(proof: TieProof, weight: Weight, paths: list[Path], norm: float) -> TieProof:
-    cut = [path for path in paths if not float(path.share.norm())]
+    cut = [path for path in paths if path.is_cut]
     if len(weight.members) > 1:
         reason = _two_tensors(weight)
     elif proof.optimizer_entries == 0:
@@ -207,39 +241,6 @@ def _two_tensors(weight: Weight) -> str:
     how = "in one memory" if other.aliased else "of equal values in memory of their own"
     count = "two " if other.kind == "parameter" else ""
     return f"{first.name} and{turned} {other.name} are {count}{kind} {how}"
-
-
-def _gradcheck(
-    module: nn.Module, arguments: tuple[Any, ...], weight: Weight, gradient: Tensor
-) -> float:
-    """|slope by autograd - slope by central differences|: the median over random directions.
-
-    Relative to the largest slope. The median, because a ReLU that switches within a step spoils
-    one direction; a path that is cut off spoils every one.
-    """
-    value = weight.first.tensor
-    generator = torch.Generator().manual_seed(0)
-    errors, slopes = [], []
-    for _ in range(_DIRECTIONS):
-        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        scale = float(value.detach().double().norm()) or 1.0
-        direction = direction.to(value.device) * (_STEP * scale / float(direction.norm()))
-        numeric = _difference(module, arguments, weight, direction) / (2 * _STEP)
-        analytic = float((gradient * direction).sum()) / _STEP
-        errors.append(abs(numeric - analytic))
-        slopes.append(max(abs(numeric), abs(analytic)))
-    return statistics.median(errors) / max(*slopes, torch.finfo(torch.float64).tiny)
-
-
-def _difference(
-    module: nn.Module, arguments: tuple[Any, ...], weight: Weight, direction: Tensor
-) -> float:
-    key = id(weight.first.tensor)
-    ahead, behind = (
-        float(run(module, arguments, moved={key: sign * direction}).objective.detach())
-        for sign in (1, -1)
-    )
-    return ahead - behind
 
 
 def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> dict[int, bool]:

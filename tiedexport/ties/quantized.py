@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tiedexport.results.ties import Finding
-from tiedexport.ties.held import walk
-from tiedexport.ties.lines import access
+from tiedexport.ties.held import faithful_copy, walk
 
 if TYPE_CHECKING:
     from tiedexport.ties.weights import Weight
@@ -22,33 +21,48 @@ def layers(module: nn.Module) -> dict[str, Tensor]:
     """Path → weight of every quantised layer: its `weight` is a method that unpacks it."""
     found: dict[str, Tensor] = {}
     for path, one in walk(module):
-        if callable(unpack := getattr(one, "weight", None)) and hasattr(one, "_packed_params"):
+        if "_packed_params" in one._modules and callable(unpack := getattr(one, "weight", None)):
             found[path] = unpack()
     return found
 
 
-def findings(module: nn.Module, weights: list[Weight]) -> list[Finding]:
-    """Packed weights that repeat each other, or a Parameter, to within their rounding."""
-    packed = [(path, weight) for path, weight in layers(module).items() if weight.is_quantized]
-    others = [(path, weight.dequantize(), weight) for path, weight in packed]
+def findings(
+    module: nn.Module,
+    packed: dict[str, Tensor],
+    weights: list[Weight],
+    arguments: tuple[Any, ...] | None,
+) -> list[Finding]:
+    """Packed weights that repeat a Parameter or each other to within their rounding.
+
+    And a forward pass that fails, for want of a weight that it can read.
+    """
+    others = [(one.first.name, one.first.tensor.detach()) for one in weights]
     found = []
-    for index, (path, quantised) in enumerate(packed):
-        floats = [(w.first.name, w.first.tensor.detach()) for w in weights]
-        floats += [(other, values) for other, values, _ in others[:index]]
-        for name, values in floats:
+    for path, quantised in packed.items():
+        for name, values in others if quantised.is_quantized else ():
             if _near(quantised, values):
-                found.append(
-                    Finding(
-                        KIND,
-                        f"{name} and {path}",
-                        "each quantised layer packs a weight of its own: two copies in memory "
-                        "and in every file, and a forward pass that reads the Parameter of "
-                        f"{access(path)} fails",
-                        INSTEAD,
-                    )
+                consequence = (
+                    "the layer packs a weight of its own: two copies in memory and in every file"
                 )
+                found.append(Finding(KIND, f"{name} and {path}", consequence, INSTEAD))
                 break
+        others.append((path, quantised.dequantize()))
+    if arguments is not None and (error := _failure(module, arguments)):
+        consequence = f"the forward pass fails, it reads a weight that is packed now: {error}"
+        found.append(Finding(KIND, ", ".join(packed), consequence, INSTEAD))
     return found
+
+
+def _failure(module: nn.Module, arguments: tuple[Any, ...]) -> str:
+    """What a forward pass of a copy raises; "" where it succeeds."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            faithful_copy(module)(*arguments)
+    except (AttributeError, TypeError) as error:
+        return str(error)
+    except Exception:
+        return ""  # for another reason: the inputs may be at fault
+    return ""
 
 
 def _near(quantised: Tensor, values: Tensor) -> bool:

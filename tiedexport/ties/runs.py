@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
+from torch.utils.checkpoint import CheckpointFunction
 
 from tiedexport.errors import BadInputError, UsageError
 from tiedexport.ties.held import copied, held_tensors, paths_by_id, stand_ins
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     from tiedexport.ties.uses import Use
 
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
 _SAMPLES = 8
 _SEED = 0
 
@@ -144,6 +149,9 @@ def _settings(recorder: Recorder) -> Iterator[None]:
     apply = torch.autograd.Function.__dict__["apply"]
 
     def seen(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if cls is CheckpointFunction:  # recomputes in its backward what it need not: run it plainly
+            run_function, _preserve, *rest = args
+            return run_function(*rest)
         function = functools.partial(apply.__get__(None, cls))
         function.__name__ = cls.__name__  # type: ignore[attr-defined]
         if not has_torch_function(args):
@@ -155,12 +163,21 @@ def _settings(recorder: Recorder) -> Iterator[None]:
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
+            _eager(),
             patch.object(torch.autograd.Function, "apply", classmethod(seen)),
             recorder,
         ):
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _eager() -> contextlib.AbstractContextManager[object]:
+    """Run compiled modules as they are written; without importing the compiler for the others."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _cuda_devices() -> list[int]:
@@ -196,11 +213,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _failed(module: nn.Module, arguments: tuple[Any, ...], error: Exception) -> BadInputError:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith((_TORCH, _HERE))]
+    at = f", {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
     shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(arguments))
     return BadInputError(
         "the module's forward pass failed",
-        where=f"{type(module).__name__}, {frame.filename}:{frame.lineno}",
+        where=f"{type(module).__name__}{at}",
         got=f"{type(error).__name__}: {error}",
         expected=f"a result for inputs of shape {shapes}" if shapes else None,
         hint="pass inputs that forward takes: inputs=tensor, or a tuple of arguments",

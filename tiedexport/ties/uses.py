@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tiedexport.ties.functions import (
-    ATTRIBUTES,
     CARRIERS,
     CASTS,
     CUTS,
     QUESTIONS,
     is_getter,
     name_of,
+    spelled,
     writes,
 )
 
@@ -28,16 +28,22 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _TORCH = str(Path(torch.__file__).parent)
+_PARAMETRIZATIONS = str(Path(_TORCH) / "nn" / "utils")
 _HERE = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of somebody's code, and the submodule whose method it is in."""
+    """A line of somebody's code, and the submodule whose method it is in.
+
+    Attributes:
+        is_torch: one of torch's parametrizations is at work there, at torch's own discretion.
+    """
 
     file: str = ""
     number: int = 0
     module: str = ""
+    is_torch: bool = False
 
     def __str__(self) -> str:
         return f"{Path(self.file).name}:{self.number}" if self.file else "unknown line"
@@ -69,6 +75,7 @@ class Use:
         forms: what was done to the weight before: "t", "detach", ….
         line: where; its module is the innermost one at work.
         cut: the line that cuts it off the graph, if one does so openly.
+        span: first element and end of what it reads, in the weight's memory.
         delta: added to the weight for this use alone; None where uses are only counted.
     """
 
@@ -77,6 +84,7 @@ class Use:
     forms: tuple[str, ...]
     line: Line
     cut: Line | None
+    span: tuple[int, int]
     delta: Tensor | None = None
 
     @property
@@ -91,7 +99,7 @@ class Use:
 
     def described(self, name: str) -> str:
         """In words: "linear(…, weight.t()) in decoder"."""
-        view = "".join(f".{form}" + "()" * (form not in ATTRIBUTES) for form in self.forms)
+        view = "".join(map(spelled, self.forms))
         return f"{self.function}(…, {name}{view}) in {self.line.module or self.line}"
 
 
@@ -173,7 +181,9 @@ class Recorder(TorchFunctionMode):
 
         result = step(self._stand_in(args[0]))
         if isinstance(result, Tensor):
-            cut = seen.cut or (None if grad and name not in CUTS else self._line())
+            line = self._line()
+            openly = name in CUTS or (not grad and not line.is_torch)
+            cut = seen.cut or (line if openly else None)
             view = View(seen.root, (*seen.steps, step), (*seen.names, name), cut)
             self._views[id(result)] = (result, view)
         return result
@@ -186,30 +196,45 @@ class Recorder(TorchFunctionMode):
                 return value.double()
             return value
         line, tensor, delta = self._line(), self._stand_in(value), None
+        span = _span(tensor, self.roots[seen.root][1])
         if seen.root in self.tracked:
             base = self.roots[seen.root][1]
             number = sum(use.delta is not None for use in (*self.uses, *found))
             with torch.no_grad():
                 delta = self.deltas.get(number, torch.zeros_like(base)).clone()
             tensor = seen.of(base + delta.requires_grad_())
-        cut = seen.cut or (None if torch.is_grad_enabled() else line)
-        found.append(Use(seen.root, name, seen.names, line, cut, delta))
+        cut = seen.cut or (None if torch.is_grad_enabled() or line.is_torch else line)
+        found.append(Use(seen.root, name, seen.names, line, cut, span, delta))
         return tensor
 
     def _line(self) -> Line:
         """The innermost line that is neither torch's nor ours, and the innermost submodule."""
         frame: FrameType | None = sys._getframe(1)
         module: str | None = None
+        is_torch = False
         while frame is not None:
             path = frame.f_code.co_filename
             if module is None and isinstance(owner := frame.f_locals.get("self"), nn.Module):
                 module = self.paths.get(id(owner))
+            is_torch = is_torch or path.startswith(_PARAMETRIZATIONS)
             if not path.startswith((_TORCH, _HERE, "<")):
                 break
             frame = frame.f_back
         if self.stage or frame is None:
             return Line(module=module or self.stage)
-        return Line(frame.f_code.co_filename, frame.f_lineno, module or "")
+        return Line(frame.f_code.co_filename, frame.f_lineno, module or "", is_torch)
+
+
+def _span(view: Tensor, weight: Tensor) -> tuple[int, int]:
+    """Where a view lies in the memory of its weight; all of it where it is a copy."""
+    inside = view if view.data_ptr() and _storage(view) == _storage(weight) else weight
+    steps = zip(inside.shape, inside.stride(), strict=True)
+    start = int(inside.storage_offset())
+    return start, start + sum((size - 1) * int(stride) for size, stride in steps) + 1
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -1,0 +1,362 @@
+"""Modules of every kind: proven, or refused with a clear error, and never changed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import mistaken_ties
+import pytest
+import torch
+from five_ways import FIVE_WAYS
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
+from torch.nn.utils import parametrizations
+
+from tiedexport import ties
+from tiedexport.errors import BadInputError
+from tiedexport.results.ties import TieProof
+
+
+class Tied(nn.Module):
+    """One Parameter, used twice; what the strangers below vary."""
+
+    input_shape = (12,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 12))
+
+    def forward(self, x: Tensor) -> Any:
+        return F.linear(torch.tanh(F.linear(x, self.weight)), self.weight.t())
+
+
+class Convolutions(nn.Module):
+    input_shape = (1, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.dropout = nn.Dropout(0.3)
+        self.decoder = nn.ConvTranspose2d(4, 1, 3, stride=2, padding=1, output_padding=1)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.dropout(torch.relu(self.norm(self.encoder(x)))))
+
+
+class FunctionalConvolution(Convolutions):
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = self.dropout(torch.relu(self.norm(self.encoder(x))))
+        return F.conv_transpose2d(code, self.encoder.weight, None, 2, 1, output_padding=1)
+
+
+class LanguageModel(nn.Module):
+    def __init__(self, tie: bool = True) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(16, 50, bias=False)
+        if tie:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> dict[str, Any]:
+        return {"logits": self.head(self.layers(self.embedding(tokens))), "loss": None}
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return grad @ weight, grad.t() @ x
+
+
+class CustomFunction(Tied):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.tanh(Product.apply(x, self.weight)), self.weight.T)
+
+
+class WrongFunction(Product):
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return grad @ weight, 2 * grad.t() @ x
+
+
+class WrongGradient(Tied):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.tanh(WrongFunction.apply(x, self.weight)), self.weight.T)
+
+
+class Checkpointed(Tied):
+    reentrant = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=self.reentrant)
+
+
+class Reentrant(Checkpointed):
+    reentrant = True
+
+
+class Stateful(Tied):
+    """Counts, logs, replaces a buffer, writes into another, draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.log = 0, []
+        self.register_buffer("replaced", torch.zeros(1))
+        self.register_buffer("written", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.log.append(x)
+        self.replaced = self.replaced + 1
+        self.written.add_(1)
+        return super().forward(x + torch.rand_like(x))
+
+
+class Mixed(Tied):
+    """Casts, constants in float32, an autocast region."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            z = F.linear(x.float(), self.weight.to(torch.float32))
+        return F.linear(z.half() * torch.ones(5, dtype=torch.float32), self.weight.t())
+
+
+class WeightNormed(nn.Module):
+    input_shape = (12,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = parametrizations.weight_norm(nn.Linear(12, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.tanh(self.encoder(x)), self.encoder.weight.t())
+
+
+class Cyclic(Tied):
+    def __init__(self) -> None:
+        super().__init__()
+        self.child = nn.Module()
+        self.child.parent = self
+
+
+class Repeated(nn.Module):
+    """One layer three times: a tie in depth."""
+
+    input_shape = (6,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = torch.tanh(self.layer(x))
+        return x
+
+
+class Returned(Tied):
+    """Hands out the weight itself, for a penalty."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.linear(x, self.weight), self.weight
+
+
+PROVEN = [
+    Tied,
+    Convolutions,
+    FunctionalConvolution,
+    CustomFunction,
+    Checkpointed,
+    Reentrant,
+    Stateful,
+    Mixed,
+    WeightNormed,
+    Repeated,
+    Returned,
+]
+
+
+def _bitwise(module: nn.Module) -> list[Any]:
+    tensors = [*module.parameters(), *module.buffers()]
+    return [(id(t), t._version, t.grad, t.requires_grad, t.detach().clone()) for t in tensors]
+
+
+def _same(before: list[Any], after: list[Any]) -> bool:
+    return all(
+        a[:2] == b[:2] and a[2] is b[2] and a[3] == b[3] and torch.equal(a[4], b[4])
+        for a, b in zip(before, after, strict=True)
+    )
+
+
+@pytest.mark.parametrize("make", PROVEN, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_it_is_proven_without_findings_and_without_a_trace(
+    make: type[nn.Module], mode: str
+) -> None:
+    module = make().train(mode == "train")
+    before, rng = _bitwise(module), torch.get_rng_state()
+    state = {path: dict(vars(one)) for path, one in module.named_modules()}
+    proofs = ties.check(module)
+    findings = ties.findings(module)
+    assert proofs
+    assert all(proof.holds for proof in proofs), proofs
+    assert not [finding for finding in findings if finding.breaks_now], findings
+    assert _same(before, _bitwise(module))
+    assert torch.equal(rng, torch.get_rng_state())
+    assert torch.get_default_dtype() == torch.float32
+    assert state == {path: dict(vars(one)) for path, one in module.named_modules()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_every_type_is_proven_in_float64(dtype: torch.dtype) -> None:
+    assert [proof.holds for proof in ties.check(Tied().to(dtype))] == [True]
+
+
+def test_a_language_model_and_what_became_of_its_tie() -> None:
+    tokens = torch.randint(0, 50, (2, 7))
+    module = LanguageModel()
+    ties.assert_tied(module, "embedding.weight", "head.weight", inputs=tokens)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    module.load_state_dict(state, assign=True)
+    (finding,) = [one for one in ties.findings(module, tokens) if one.breaks_now]
+    assert finding.kind == "two Parameters of equal values"
+    assert finding.instead == "self.head.weight = self.embedding.weight"
+
+
+def test_layers_that_were_cloned_on_purpose_are_no_lost_tie() -> None:
+    tokens = torch.randint(0, 50, (2, 7))
+    assert ties.check(LanguageModel(tie=False), tokens) == ()
+    assert ties.findings(LanguageModel(tie=False), tokens) == ()
+
+
+def test_a_frozen_model_is_tied_no_less() -> None:
+    (proof,) = ties.check(Tied().requires_grad_(False))
+    assert proof.holds
+
+
+def test_slices_of_a_fused_weight_are_no_tie() -> None:
+    class Fused(nn.Module):
+        input_shape = (6,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x @ self.weight[:3].t()) @ self.weight[3:]
+
+    assert ties.check(Fused()) == ()
+
+
+def test_constants_that_are_equal_by_chance_are_no_tie() -> None:
+    module = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.LayerNorm(32))
+    assert ties.check(module, (32,)) == ()
+    assert ties.findings(module, (32,)) == ()
+
+
+def test_a_wrong_backward_is_not_proven() -> None:
+    (proof,) = ties.check(WrongGradient())
+    assert "not the slope of the output" in proof.reason
+
+
+def test_a_parameter_in_a_plain_list_is_named() -> None:
+    class Listed(Tied):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = [self.weight]
+            del self.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            (weight,) = self.weights
+            return F.linear(torch.tanh(F.linear(x, weight)), weight.t())
+
+    (proof,) = ties.check(Listed())
+    assert proof.optimizer_entries == 0
+    assert "no optimizer sees weights[0]" in proof.reason
+    (finding,) = ties.findings(Listed())
+    assert finding.instead == "self.weights = torch.nn.ParameterList(self.weights)"
+
+
+def test_a_dead_layer_is_no_cut_path() -> None:
+    class Dead(Tied):
+        def forward(self, x: Tensor) -> Tensor:
+            alive = super().forward(x)
+            return alive + torch.relu(F.linear(x, self.weight) - 1e9).sum()
+
+    assert [proof.holds for proof in ties.check(Dead())] == [True]
+
+
+def test_a_name_for_a_layer_used_once_is_no_tie() -> None:
+    class Alias(mistaken_ties.TwoLinears):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all = nn.ModuleList([self.encoder, self.decoder])
+
+    assert ties.check(Alias()) == ()
+
+
+class Raises(Tied):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("no such thing")
+
+
+class Nothing(Tied):
+    def forward(self, x: Tensor) -> None:
+        return None
+
+
+class Locked(Tied):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+REFUSED = {
+    "raises": (Raises, "KeyError"),
+    "returns nothing": (Nothing, "no floating tensor"),
+    "no forward": (nn.Module, "forward pass failed"),
+    "cannot be copied": (Locked, "cannot be copied"),
+    "meta": (lambda: nn.Linear(3, 3, device="meta"), "device meta"),
+    "lazy": (lambda: nn.LazyLinear(3), "lazy"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("function", [ties.check, ties.findings])
+def test_a_module_that_cannot_be_run_is_a_clear_error(what: str, function: Any) -> None:
+    make, words = REFUSED[what]
+    with pytest.raises(BadInputError, match=words):
+        function(make(), (12,))
+
+
+def test_a_module_inside_itself_is_entered_once() -> None:
+    assert [proof.names for proof in ties.check(Cyclic())] == [("weight",)]
+
+
+def test_a_compiled_module_is_run_as_it_is_written() -> None:
+    compiled = torch.compile(Tied(), backend="eager")
+    proofs: tuple[TieProof, ...] = ties.check(compiled, (12,))
+    assert [proof.names for proof in proofs] == [("_orig_mod.weight",)]
+    assert proofs[0].holds
+
+
+def test_findings_need_no_inputs() -> None:
+    module = FIVE_WAYS["shared_parameter"]()
+    del module.input_shape
+    kinds = {finding.kind for finding in ties.findings(module)}
+    assert "lost by load_state_dict(assign=True)" in kinds
