@@ -15,7 +15,7 @@ from retied import digests, graphs, model, saved, second_copies, weight
 
 from tiedexport.cli import cli
 from tiedexport.results.ties import RetieResult
-from tiedexport.retie import kept, retie
+from tiedexport.retie import kept, proof, retie
 from tiedexport.retie.inputs import feeds
 
 if TYPE_CHECKING:
@@ -117,6 +117,31 @@ def test_a_wrong_mend_is_found_and_nothing_is_written(
     result = retie([path], tmp_path / "out", unproven=True)
     assert (result.proof, result.outputs, result.failed) == ("failed", (), True)
     assert sorted(digests(tmp_path)) == ["in/model.onnx"]
+
+
+def test_a_loop_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "LIMIT_S", 0.2)
+    text = (
+        "g (float[N, 40] x) => (float[N, 40] y) { go = Constant <value = bool {1}> () "
+        "y = Loop(, go, x) <body = l (int64 i, bool c, float[N, 40] p) => (bool d, float[N, 40] q) "
+        "{ d = Identity(c) h = MatMul(p, a) q = MatMul(h, b) }> }"
+    )
+    path = _path(model(text, a=W, b=_TRANSPOSED), tmp_path)
+    result = retie([path], tmp_path / "out")
+    assert (result.proof, result.outputs) == ("not proven", ())
+    assert "did not end" in result.proof_detail
+
+
+def test_a_flag_that_changes_bits_gives_way_to_a_transpose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a single row the other flag adds up in another order."""
+    monkeypatch.setattr(kept, "_keeps_order", lambda node: node.op_type == "Gemm")
+    text = "g (float[N, 40] x) => (float[N, 40] y) { h = MatMul(x, a) y = Gemm(h, b) }"
+    path = _path(model(text, a=weight(40, 40), b=_TRANSPOSED), tmp_path)
+    result = retie([path], tmp_path / "out")
+    assert result.proof == "bit for bit"
+    assert [mend.how for mend in result.mends] == ["Transpose"]
 
 
 def test_both_branches_of_an_if_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

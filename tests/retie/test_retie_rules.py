@@ -1,4 +1,4 @@
-"""Each way in which one tensor can follow from another, and what has to stay."""
+"""Each way in which one tensor can follow from another."""
 
 from __future__ import annotations
 
@@ -60,6 +60,21 @@ def _inputs_hold_initializers() -> onnx.ModelProto:
     text = "g (float[N, 24] x, float[24, 40] a, float[40, 24] b) => (float[N, 24] y)"
     body = "{ h = MatMul(x, a) y = MatMul(h, b) }"
     return model(f"{text} {body}", ir_version=3, opset=8, a=W, b=_flipped(W))
+
+
+def _packed() -> onnx.ModelProto:
+    """Two numbers of four bits a byte."""
+    text = "g (float[N, 24] x) => (float[N, 40] y)"
+    body = (
+        "{ h = DequantizeLinear(a, s) k = DequantizeLinear(b, s) l = Mul(h, k) y = MatMul(x, l) }"
+    )
+    made = model(f"{text} {body}", s=np.array(0.1, np.float32))
+    raw = np.random.default_rng(0).integers(0, 256, 24 * 40 // 2).astype(np.uint8).tobytes()
+    for name in "ab":
+        tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.INT4, dims=W.shape)
+        tensor.raw_data = raw
+        made.graph.initializer.append(tensor)
+    return made
 
 
 RULES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
@@ -170,6 +185,7 @@ RULES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "Transpose",
     ),
+    "int4": (_packed, "shared"),
     "unused": (
         lambda: model(
             "g (float[N, 24] x) => (float[N, 40] y) { y = MatMul(x, a) }", a=W, b=_flipped(W)
@@ -238,99 +254,3 @@ def test_several_copies_in_one_form_share_one_node(tmp_path: Path) -> None:
     result = retie([path], tmp_path / "out")
     assert result.proof == "bit for bit"
     assert nodes(graphs(result)[0]).count("Transpose") == 1
-
-
-def test_unequal_weights_are_never_tied(tmp_path: Path) -> None:
-    """One element by one unit in the last place, a flip, a rotation, rows in another order."""
-    other = W.copy()
-    other[7, 9] = np.nextafter(other[7, 9], np.float32(9))
-    square = weight(30, 30, seed=3)
-    tensors = {
-        "a": W,
-        "b": _flipped(other),
-        "c": W[::-1].copy(),
-        "d": square,
-        "e": np.rot90(square).copy(),
-        "f": square[np.random.default_rng(0).permutation(30)],
-        "g": np.zeros((24, 40), np.float32),
-        "h": np.zeros((24, 40), np.float32),
-        "i": np.eye(30, dtype=np.float32),
-        "j": np.eye(30, dtype=np.float32),
-    }
-    body = " ".join(f"o{name} = Identity({name})" for name in tensors)
-    outputs = ", ".join(f"float[{a.shape[0]}, {a.shape[1]}] o{n}" for n, a in tensors.items())
-    path = saved(model(f"g () => ({outputs}) {{ {body} }}", **tensors), tmp_path / "model.onnx")
-    result = retie([path], tmp_path / "out")
-    assert result.mends == ()
-    assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
-
-
-def _function() -> onnx.ModelProto:
-    made = model(
-        f"{_LINEAR} {{ h = MatMul(x, a) y = own.Back(h) }}",
-        functions='<domain: "own", opset_import: ["" : 21]> Back (h) => (y) { y = MatMul(h, b) }',
-        a=W,
-    )
-    made.functions[0].node.insert(0, constant("b", _flipped(W)))
-    return made
-
-
-def _overridable() -> onnx.ModelProto:
-    text = "g (float[N, 24] x, float[40, 24] b) => (float[N, 24] y)"
-    return model(f"{text} {{ h = MatMul(x, a) y = MatMul(h, b) }}", a=W, b=_flipped(W))
-
-
-def _blocked() -> onnx.ModelProto:
-    kernel = weight(16, 8, 3, 3)
-    blocks = kernel.reshape(2, 8, 1, 8, 3, 3).transpose(0, 2, 4, 5, 3, 1)
-    text = "g (float[16, 8, 3, 3] x) => (float[16, 8, 3, 3] y, float[16, 8, 3, 3] z)"
-    body = "{ y = Mul(x, a) z = Mul(x, b) }"
-    return model(f"{text} {body}", a=kernel, b=np.ascontiguousarray(blocks).reshape(kernel.shape))
-
-
-def _annotated() -> onnx.ModelProto:
-    made = model(f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}", a=W, b=_flipped(W))
-    entry = onnx.StringStringEntryProto(key="SCALE_TENSOR", value="b")
-    made.graph.quantization_annotation.add(tensor_name="h", quant_parameter_tensor_names=[entry])
-    return made
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (_function, "inside a local function"),
-        (_overridable, "a caller may override it"),
-        (_blocked, "blocked layout"),
-        (_annotated, "quantisation annotation"),
-        (
-            lambda: model(
-                f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}",
-                opset=21,
-                a=W[:4, :5].copy(),
-                b=_flipped(W[:4, :5]),
-            ),
-            "smaller than",
-        ),
-    ],
-)
-def test_what_has_to_stay_is_listed_with_its_reason(
-    make: Callable[[], onnx.ModelProto], reason: str, tmp_path: Path
-) -> None:
-    path = saved(make(), tmp_path / "model.onnx")
-    result = retie([path], tmp_path / "out")
-    assert result.mends == ()
-    [left] = result.left
-    assert reason in left.reason
-    assert left.copy.endswith(": b")
-    assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
-    assert "byte for byte" in result.proof_detail
-
-
-def test_a_copy_that_must_stay_does_not_keep_others_from_being_tied(tmp_path: Path) -> None:
-    text = "g (float[N, 24] x, float[40, 24] b) => (float[N, 24] y)"
-    body = "{ h = MatMul(x, a) k = MatMul(h, b) l = MatMul(k, a) y = MatMul(l, c) }"
-    made = model(f"{text} {body}", b=_flipped(W), a=W, c=_flipped(W))
-    result = retie([saved(made, tmp_path / "model.onnx")], tmp_path / "out")
-    assert result.proof == "bit for bit", result.proof_detail
-    assert [mend.how for mend in result.mends] == ["Transpose"]
-    assert len(result.left) == 1

@@ -6,7 +6,6 @@ are neither loaded nor changed, and the files that are given are never written t
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,14 +73,16 @@ def retie(
         OSError: a file cannot be read or written.
     """
     started_s = time.monotonic()
-    paths, folder = [Path(path) for path in inputs], Path(output)
-    _check_arguments(paths, folder, Rules(atol, accept))
-    before = after = write.size_bytes(paths)
+    folder, rules = Path(output), Rules(atol, accept)
+    _check_options([Path(path).name for path in inputs], rules)
+    given = write.Given.read([Path(path) for path in inputs])
+    _check_folder(folder, given)
+    before = after = given.size_bytes
     outputs: tuple[str, ...] = ()
     shown = (progress or Progress(quiet=True)).task("retie", 4)
     try:
         with shown as task, atomic.replacing_directory(folder) as staging:
-            attempt = _first_good(paths, staging, Rules(atol, accept), task)
+            attempt = _first_good(given, staging, rules, task)
             after = sum(path.stat().st_size for path in attempt.files)
             if attempt.proof.verdict == "failed" or not (attempt.proof.holds or unproven):
                 raise _WithheldError
@@ -89,7 +90,7 @@ def retie(
     except _WithheldError:
         pass  # the result says why
     return RetieResult(
-        inputs=tuple(map(str, paths)),
+        inputs=tuple(map(str, given.paths)),
         outputs=outputs,
         mends=tuple(attempt.outcome.mends),
         left=tuple(attempt.outcome.left),
@@ -103,33 +104,38 @@ def retie(
     )
 
 
-def _check_arguments(paths: list[Path], folder: Path, rules: Rules) -> None:
-    """Refuse what would overwrite something, before anything is done.
+def _check_options(names: list[str], rules: Rules) -> None:
+    """Refuse what makes no sense.
 
     Raises:
         UsageError: as `retie`.
     """
-    if not paths:
+    if not names:
         raise UsageError("no file to retie", expected="one or more .onnx files")
+    if len({*names, DATA_NAME}) <= len(names):
+        raise UsageError("two files would have one name", got=", ".join([*names, DATA_NAME]))
     if not rules.atol >= 0:
         raise UsageError("a tolerance below zero", got=rules.atol)
     if rules.accept and not rules.atol:
         raise UsageError("nothing to accept", expected="--atol above 0 together with --accept")
-    names = [*(path.name for path in paths), DATA_NAME]
-    if len(set(names)) < len(names):
-        raise UsageError("two files would have one name", got=", ".join(names))
-    data = {path: write.data_files(path) for path in paths}
-    given = [*paths, *(file for files in data.values() for file in files.values())]
-    for file in given:
-        if file.resolve().is_relative_to(folder.resolve()):
+
+
+def _check_folder(folder: Path, given: write.Given) -> None:
+    """Refuse to overwrite anything but an earlier result, before anything is done.
+
+    Raises:
+        UsageError: as `retie`.
+    """
+    for file in given.files:
+        if file.is_relative_to(folder.resolve()):
             raise UsageError("the output folder holds an input", where=folder, got=file)
-    if folder.exists() and not folder.is_dir():
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise UsageError("the output is no folder", where=folder)
-    names += [Path(location).parts[0] for files in data.values() for location in files]
-    foreign = (
-        sorted({path.name for path in folder.iterdir()} - set(names)) if folder.exists() else []
-    )
-    if foreign:
+    ours = {DATA_NAME, *(path.name for path in given.paths)}
+    ours.update(Path(location).parts[0] for files in given.data.values() for location in files)
+    if foreign := sorted({path.name for path in folder.iterdir()} - ours):
         raise UsageError(
             "the output folder holds other files",
             where=folder,
@@ -138,39 +144,38 @@ def _check_arguments(paths: list[Path], folder: Path, rules: Rules) -> None:
         )
 
 
-def _first_good(paths: list[Path], staging: Path, rules: Rules, task: Task) -> _Attempt:
+def _first_good(given: write.Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
     """The first attempt that is no larger than the inputs and computes the same bits."""
-    files = [GraphFile(path) for path in paths]
+    files = [GraphFile(path) for path in given.paths]
     outcome = mend(files, rules)
     task.advance(note=f"{len(outcome.mends)} copies found")
     if not outcome.mends:
-        return _unchanged(paths, staging, outcome)
+        return _unchanged(given, staging, outcome)
     layout = write.Layout(files, DATA_NAME)
-    if not layout.fit(write.size_bytes(paths)):
+    if not layout.fit(given.size_bytes):
         if not rules.smallest_bytes:
-            return _first_good(paths, staging, replace(rules, smallest_bytes=_SMALL_BYTES), task)
-        return _unchanged(paths, staging, _given_up(outcome))
+            return _first_good(given, staging, replace(rules, smallest_bytes=_SMALL_BYTES), task)
+        return _unchanged(given, staging, _given_up(outcome))
     written = layout.write(staging)
-    graphs = written[: len(paths)]
+    graphs = written[: len(files)]
     task.advance(note="written")
-    remark = checks.check_graphs(paths, graphs)
+    remark = checks.check_graphs(given.paths, graphs)
     checks.check_ties(graphs, outcome.left_keys)
     task.advance(note="checked")
-    attempt = _Attempt(outcome, written, proof.prove(paths, graphs, outcome.changes, remark))
-    if attempt.proof.verdict == "failed" and rules.gemm_flags:
-        # A Gemm that transposes by itself may add up in another order: transpose before it.
+    attempt = _Attempt(outcome, written, proof.prove(given.paths, graphs, outcome.changes, remark))
+    turned = any("Gemm" in mend.how for mend in outcome.mends)
+    if attempt.proof.verdict == "failed" and turned:
+        # Another build of ONNX Runtime may add up in another order: transpose before the Gemm.
         for path in written:
             path.unlink()
-        return _first_good(paths, staging, replace(rules, gemm_flags=False), task)
+        return _first_good(given, staging, replace(rules, gemm_flags=False), task)
     task.advance(note=attempt.proof.verdict)
     return attempt
 
 
-def _unchanged(paths: list[Path], staging: Path, outcome: Outcome) -> _Attempt:
-    for path in list(staging.iterdir()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _unchanged(given: write.Given, staging: Path, outcome: Outcome) -> _Attempt:
     detail = "nothing to mend: the outputs are the inputs, byte for byte"
-    return _Attempt(outcome, write.copy_inputs(paths, staging), proof.Proof("bit for bit", detail))
+    return _Attempt(outcome, given.copy(staging), proof.Proof("bit for bit", detail))
 
 
 def _given_up(outcome: Outcome) -> Outcome:

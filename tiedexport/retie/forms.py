@@ -21,6 +21,8 @@ def ops_between(kept: StoredTensor, copy: Copy) -> list[str]:
     A Cast never comes last: ONNX Runtime computes half precision in fp32 by a Cast of its own, and
     drops the two where they meet, even with optimisations off: the weight would not be rounded.
     """
+    if copy.form == "same" and kept.shape == copy.tensor.shape:  # packed types have no axes
+        return []
     moved = copy.axes != tuple(range(len(kept.shape)))
     shape = tuple(kept.shape[axis] for axis in copy.axes)
     reshaped, cast = shape != copy.tensor.shape, dtype_of(kept) != dtype_of(copy.tensor)
@@ -38,13 +40,6 @@ def dtype_of(tensor: StoredTensor) -> ir.DataType:
     value = constant_value(tensor.handle)
     assert value is not None
     return constant_tensor(value).dtype
-
-
-def shape_of(tensor: StoredTensor) -> tuple[int, ...]:
-    """As its graph declares it, also where elements are packed."""
-    value = constant_value(tensor.handle)
-    assert value is not None
-    return tuple(int(size) for size in constant_tensor(value).shape.numpy())
 
 
 def whole(tensor: StoredTensor) -> np.ndarray:

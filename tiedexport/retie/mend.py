@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from tiedexport import copies
 from tiedexport.results.ties import Left, Mend
-from tiedexport.retie.forms import dtype_of, key, label, ops_between, shape_of, viewed, whole
+from tiedexport.retie.forms import dtype_of, key, label, ops_between, viewed, whole
 from tiedexport.retie.graph import constant_value
 from tiedexport.retie.kept import Kept
 
@@ -125,8 +125,8 @@ class _Round:
                 self._leave(group.original, forms[tensor], self._fixed[tensor.place])
         rest = copies.find([t for t in members if t.place not in self._fixed], atol=atol)
         if group.original.place in self._fixed:
-            kept = {part.original for part in rest} or set(members).difference(fixed)
-            for tensor in (t for t in members if t in kept):
+            gone = {copy.tensor for part in rest for copy in part.copies}
+            for tensor in (t for t in members if t not in gone and t not in fixed):
                 self._leave(group.original, forms[tensor], self._fixed[group.original.place])
         return rest
 
@@ -171,8 +171,8 @@ class _Round:
             dtype != own and dtype.itemsize == own.itemsize and copy.form == "same"
         ):
             return f"of another type: {own.name}, not {dtype.name}"
-        if dtype.bitwidth < 8 and shape_of(kept) != shape_of(copy.tensor):
-            return f"of another shape: {shape_of(copy.tensor)}, not {shape_of(kept)}"
+        if dtype.bitwidth < 8 and (copy.form != "same" or kept.shape != copy.tensor.shape):
+            return "of a type whose elements are packed, in another shape"
         ops = ops_between(kept, copy)
         for op in ops:
             if reason := file.why_unsupported(op, dtype if op == "Cast" else own):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Verdict = Literal["bit for bit", "within bound", "not proven", "failed"]
 
 _RUNS = 4
-_LIMIT_S = 600.0  # a loop that random inputs never end
+LIMIT_S = 600.0
+"""A run that takes longer is taken for a loop without end."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Proof:
 
 class _RefusedError(Exception):
     """ONNX Runtime cannot load or run a graph; in its own words."""
+
+
+class _EndlessError(_RefusedError):
+    """A run that had to be stopped: other inputs are not worth the wait."""
 
 
 def prove(
@@ -131,6 +136,8 @@ def _accepted(runner: Runner, table: int | None) -> tuple[str, list[tuple[Feed, 
                 break
             try:
                 outputs = runner.run(feed)
+            except _EndlessError:
+                raise
             except _RefusedError as error:
                 refusal = error
             else:
@@ -188,12 +195,14 @@ class Runner:
 
         options = onnxruntime.RunOptions()
         options.log_severity_level = 4
-        timer = threading.Timer(_LIMIT_S, setattr, (options, "terminate", True))
+        timer = threading.Timer(LIMIT_S, setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()
         try:
             outputs: list[Any] = self._session.run(None, feed, options)
         except Exception as error:
+            if options.terminate:
+                raise _EndlessError(f"{self._name} did not end within {LIMIT_S:g} s") from error
             raise self._refused("run", error) from error
         finally:
             timer.cancel()

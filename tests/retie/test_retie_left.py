@@ -1,0 +1,135 @@
+"""What is not tied, or cannot be, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from retied import constant, model, saved, weight
+
+from tiedexport.retie import retie
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+W = weight(24, 40)
+HALF = W.astype(np.float16)
+FLIPPED = np.ascontiguousarray(W.T)
+_LINEAR = "g (float[N, 24] x) => (float[N, 24] y)"
+
+
+def test_unequal_weights_are_never_tied(tmp_path: Path) -> None:
+    """One element by one unit in the last place, a flip, a rotation, rows in another order."""
+    other = W.copy()
+    other[7, 9] = np.nextafter(other[7, 9], np.float32(9))
+    square = weight(30, 30, seed=3)
+    tensors = {
+        "a": W,
+        "b": np.ascontiguousarray(other.T),
+        "c": W[::-1].copy(),
+        "d": square,
+        "e": np.rot90(square).copy(),
+        "f": square[np.random.default_rng(0).permutation(30)],
+        "g": np.zeros((24, 40), np.float32),
+        "h": np.zeros((24, 40), np.float32),
+        "i": np.eye(30, dtype=np.float32),
+        "j": np.eye(30, dtype=np.float32),
+    }
+    body = " ".join(f"o{name} = Identity({name})" for name in tensors)
+    outputs = ", ".join(f"float[{a.shape[0]}, {a.shape[1]}] o{n}" for n, a in tensors.items())
+    path = saved(model(f"g () => ({outputs}) {{ {body} }}", **tensors), tmp_path / "model.onnx")
+    result = retie([path], tmp_path / "out")
+    assert result.mends == ()
+    assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
+
+
+def _function() -> onnx.ModelProto:
+    made = model(
+        f"{_LINEAR} {{ h = MatMul(x, a) y = own.Back(h) }}",
+        functions='<domain: "own", opset_import: ["" : 21]> Back (h) => (y) { y = MatMul(h, b) }',
+        a=W,
+    )
+    made.functions[0].node.insert(0, constant("b", FLIPPED))
+    return made
+
+
+def _overridable() -> onnx.ModelProto:
+    text = "g (float[N, 24] x, float[40, 24] b) => (float[N, 24] y)"
+    return model(f"{text} {{ h = MatMul(x, a) y = MatMul(h, b) }}", a=W, b=FLIPPED)
+
+
+def _blocked() -> onnx.ModelProto:
+    kernel = weight(16, 8, 3, 3)
+    blocks = kernel.reshape(2, 8, 1, 8, 3, 3).transpose(0, 2, 4, 5, 3, 1)
+    text = "g (float[16, 8, 3, 3] x) => (float[16, 8, 3, 3] y, float[16, 8, 3, 3] z)"
+    body = "{ y = Mul(x, a) z = Mul(x, b) }"
+    return model(f"{text} {body}", a=kernel, b=np.ascontiguousarray(blocks).reshape(kernel.shape))
+
+
+def _annotated() -> onnx.ModelProto:
+    made = model(f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}", a=W, b=FLIPPED)
+    entry = onnx.StringStringEntryProto(key="SCALE_TENSOR", value="b")
+    made.graph.quantization_annotation.add(tensor_name="h", quant_parameter_tensor_names=[entry])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_function, "inside a local function"),
+        (_overridable, "a caller may override it"),
+        (_blocked, "blocked layout"),
+        (_annotated, "quantisation annotation"),
+        (
+            lambda: model(
+                f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}",
+                opset=21,
+                a=W[:4, :5].copy(),
+                b=np.ascontiguousarray(W[:4, :5].T),
+            ),
+            "smaller than",
+        ),
+    ],
+)
+def test_what_has_to_stay_is_listed_with_its_reason(
+    make: Callable[[], onnx.ModelProto], reason: str, tmp_path: Path
+) -> None:
+    path = saved(make(), tmp_path / "model.onnx")
+    result = retie([path], tmp_path / "out")
+    assert result.mends == ()
+    [left] = result.left
+    assert reason in left.reason
+    assert left.copy.endswith(": b")
+    assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
+    assert "byte for byte" in result.proof_detail
+
+
+def test_what_equals_only_a_fixed_tensor_is_left_while_others_are_tied(tmp_path: Path) -> None:
+    """Of an overridable weight's half precision copies two are equal, the third is another."""
+    text = "g (float16[N, 24] x, bfloat16[24, 40] k, float[24, 40] f, float[24, 40] i)"
+    outputs = "(float16[N, 40] y, bfloat16[24, 40] z, float[24, 40] w)"
+    body = "{ p = MatMul(x, a) q = MatMul(x, b) y = Mul(p, q) z = Identity(c) w = Add(i, f) }"
+    made = model(f"{text} => {outputs} {body}", f=W, a=HALF, b=HALF)
+    bits = W.astype(ml_dtypes.bfloat16).tobytes()
+    tensor = onnx.TensorProto(name="c", data_type=onnx.TensorProto.BFLOAT16, dims=W.shape)
+    tensor.raw_data = bits
+    made.graph.initializer.append(tensor)
+    del made.graph.input[1]
+    result = retie([saved(made, tmp_path / "model.onnx")], tmp_path / "out", unproven=True)
+    assert [mend.removed.split(": ")[1] for mend in result.mends] == ["b"]
+    assert sorted(left.copy.split(": ")[1] for left in result.left) == ["a", "c"]
+    assert result.outputs
+
+
+def test_a_copy_that_must_stay_does_not_keep_others_from_being_tied(tmp_path: Path) -> None:
+    text = "g (float[N, 24] x, float[40, 24] b) => (float[N, 24] y)"
+    body = "{ h = MatMul(x, a) k = MatMul(h, b) l = MatMul(k, a) y = MatMul(l, c) }"
+    made = model(f"{text} {body}", b=FLIPPED, a=W, c=FLIPPED)
+    result = retie([saved(made, tmp_path / "model.onnx")], tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    assert [mend.how for mend in result.mends] == ["Transpose"]
+    assert len(result.left) == 1
