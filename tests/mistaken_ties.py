@@ -12,11 +12,12 @@ class TwoLinears(nn.Module):
     """What most of them start from."""
 
     input_shape = (12,)
+    code = 5
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Linear(12, 5)
-        self.decoder = nn.Linear(5, 12)
+        self.encoder = nn.Linear(*self.input_shape, self.code)
+        self.decoder = nn.Linear(self.code, *self.input_shape)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(torch.tanh(self.encoder(x)))

@@ -39,7 +39,7 @@ def test_each_of_the_five_ways_is_proven(way: str, bias: bool) -> None:
         assert proof.moves_together
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(
     way=st.sampled_from(sorted(FIVE_WAYS)),
     widths=st.lists(st.integers(2, 24), min_size=2, max_size=4),

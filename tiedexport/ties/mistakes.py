@@ -204,7 +204,7 @@ def _dead_weights(
             continue
         owner = one.owners[0]
         size = one.tensor.numel() * one.tensor.element_size()
-        cost = f"the forward pass never reads it; checkpoint and optimizer keep its {size:,} bytes"
+        cost = f"the forward pass never reads it, and every checkpoint keeps its {size:,} bytes"
         if id(owner) in lists:
             yield Finding("dead original under parametrize", one.name, cost, _RIGHT_INVERSE)
         elif any(id(other) in used for other in owner.parameters(recurse=False)):
