@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ORIGINAL, COPY = SERIES[0], SERIES[1]
 
-_WIDTH, _BOX, _PILL, _READERS = 7.4, 3.0, 3.85, 4.75
+_WIDTH, _BOX, _PILL, _READERS = 7.6, 2.75, 3.5, 4.25
 """Inches: the whole, the right edge of the boxes, the pills' centre, the readers' left edge."""
 
 _BOX_HEIGHT, _READER_HEIGHT, _PITCH, _GAP = 0.64, 0.28, 0.36, 0.2
@@ -44,7 +44,8 @@ def stage_chart(result: AuditResult) -> Figure | None:
 def _bars(axes: Axes, row: int, stage: Stage) -> None:
     colour = COPY if stage.status == "copies" else ORIGINAL
     times = f"{tie_tables.ratio(stage):.3f} ×"
-    axes.text(0, row - 0.32, shortened(tie_tables.label(stage), 66), color=MUTED, fontsize=8.5)
+    label = ": ".join(filter(None, (stage.name, stage.subject)))  # pale bars: for comparison
+    axes.text(0, row - 0.32, shortened(label, 66), color=MUTED, fontsize=8.5)
     for y, length, fill, text in (
         (row - 0.13, stage.stored_bytes, colour, f"{size(stage.stored_bytes)} stored: {times}"),
         (row + 0.14, stage.needed_bytes, GRID, f"{size(stage.needed_bytes)} needed"),
@@ -69,7 +70,7 @@ def tie_chart(stage: Stage, tie: TiedWeight, files: dict[str, str]) -> Figure:
         files: how to call each file, as `tie_tables.short_names` says.
     """
     shown = tie.copies[:_COPIES_SHOWN]
-    heights = [_row_height(copy) for copy in shown]
+    heights = [_row_height(len(_readers(copy, files))) for copy in shown]
     more = len(tie.copies) - len(shown)
     height = 0.55 + sum(heights) + _GAP * len(heights) + (0.2 if more else 0)
     with canvas(height, width=_WIDTH) as (figure, (axes,)):
@@ -91,14 +92,13 @@ def tie_chart(stage: Stage, tie: TiedWeight, files: dict[str, str]) -> Figure:
     return figure
 
 
-def _row_height(copy: StoredCopy) -> float:
-    readers = len(_readers(copy))
+def _row_height(readers: int) -> float:
     return max(_BOX_HEIGHT, readers * _PITCH - (_PITCH - _READER_HEIGHT))
 
 
-def _readers(copy: StoredCopy) -> list[str]:
+def _readers(copy: StoredCopy, files: dict[str, str]) -> list[str]:
     """The first few uses, and how many more."""
-    uses = tie_tables.readers(copy)
+    uses = tie_tables.readers(copy, files)
     more = len(uses) - _READERS_SHOWN
     return uses if more <= 1 else [*uses[:_READERS_SHOWN], f"and {more:,} more"]
 
@@ -110,9 +110,9 @@ def _draw_copy(
     colour = ORIGINAL if copy.form == "original" else COPY
     _box(axes, 0, middle, _BOX, _BOX_HEIGHT, colour)
     lines = (
-        (shortened(tie_tables.name(copy), 34), "bold", INK),
-        (shortened(f"{tie_tables.kind(copy)}, {size(copy.size_bytes)}", 42), "normal", INK),
-        (shortened(tie_tables.place(copy, files), 42), "normal", MUTED),
+        (shortened(tie_tables.name(copy), 32), "bold", INK),
+        (shortened(f"{tie_tables.kind(copy)}, {size(copy.size_bytes)}", 38), "normal", INK),
+        (shortened(tie_tables.place(copy, files), 38), "normal", MUTED),
     )
     for line, (text, weight, ink) in enumerate(lines):
         y = middle + 0.18 * (line - 1)
@@ -123,7 +123,7 @@ def _draw_copy(
     _curve(axes, (_BOX, middle), (_PILL - half, middle), colour, head=False)
     _box(axes, _PILL - half, middle, 2 * half, pill_height, colour, round_by=0.09)
     axes.text(_PILL, middle, "\n".join(words), fontsize=8, color=colour, ha="center", va="center")
-    _draw_readers(axes, _readers(copy), (_PILL + half, middle), colour)
+    _draw_readers(axes, _readers(copy, files), (_PILL + half, middle), colour)
 
 
 def _draw_readers(
@@ -133,7 +133,7 @@ def _draw_readers(
         y = start[1] + _PITCH * (index - (len(readers) - 1) / 2)
         _curve(axes, start, (_READERS, y), colour)
         _box(axes, _READERS, y, _WIDTH - _READERS, _READER_HEIGHT, MUTED)
-        axes.text(_READERS + 0.1, y, shortened(reader, 38), fontsize=8, va="center")
+        axes.text(_READERS + 0.1, y, shortened(reader, 48), fontsize=8, va="center")
 
 
 def _box(

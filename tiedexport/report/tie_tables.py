@@ -37,8 +37,8 @@ def verdict(result: AuditResult) -> Verdict:
         return Verdict("no", "; ".join(parts), "failed")
     unproven = ", ".join(by_status["not proven"])
     if by_status["one copy"] and unproven:
-        held = ", ".join(by_status["one copy"])
-        return Verdict("yes", f"one copy: {held}; not proven: {unproven}", "passed")
+        text = f"one copy at every stage that could tell; not proven: {unproven}"
+        return Verdict("yes", text, "passed")
     if by_status["one copy"]:
         return Verdict("yes", "one copy at every stage that ran", "passed")
     if unproven:
@@ -128,7 +128,7 @@ def _copy_cells(copy: StoredCopy, files: dict[str, str]) -> tuple[str, ...]:
         kind(copy),
         size(copy.size_bytes),
         place(copy, files),
-        listed(readers(copy), 8),
+        listed(readers(copy, files), 8),
     )
 
 
@@ -160,9 +160,14 @@ def place(copy: StoredCopy, files: dict[str, str]) -> str:
     return f"{shown} @ {copy.offset:#x}" if copy.file == "memory" else f"{shown} @ {copy.offset:,}"
 
 
-def readers(copy: StoredCopy) -> list[str]:
-    """The uses, without the file where that is the copy's own."""
-    return [use.removeprefix(f"{copy.file}: ") for use in copy.uses]
+def readers(copy: StoredCopy, files: dict[str, str]) -> list[str]:
+    """The uses, their files as short as they can be told, and the copy's own file not at all."""
+    found = []
+    for use in copy.uses:
+        home, _, rest = use.partition(": ")
+        known = home in files and rest
+        found.append((rest if home == copy.file else f"{files[home]}: {rest}") if known else use)
+    return found
 
 
 def lost_bytes(tie: TiedWeight) -> int:
@@ -184,9 +189,11 @@ def totals(tie: TiedWeight) -> str:
 
 
 def short_names(result: AuditResult) -> dict[str, str]:
-    """Each file that holds a copy → the shortest end of its path that no other file has."""
-    found = (copy.file for stage in result.stages for tie in stage.ties for copy in tie.copies)
-    return shortest_ends(found)
+    """Each file that holds or reads a copy → the shortest end of its path that no other has."""
+    every = [copy for stage in result.stages for tie in stage.ties for copy in tie.copies]
+    graphs = (use.partition(": ")[0] for copy in every for use in copy.uses)
+    files = [*(copy.file for copy in every), *(home for home in graphs if home.endswith(".onnx"))]
+    return shortest_ends(dict.fromkeys(files))
 
 
 def shortest_ends(paths: Iterable[str]) -> dict[str, str]:

@@ -72,7 +72,7 @@ def sections(result: AuditResult) -> tuple[Section, ...]:
     found = [_stage_section(result)]
     if result.findings:
         found.append(_mistake_section(result))
-    if any(stage.ties for stage in result.stages):
+    if any(stage.ties for stage in result.stages if stage.counts):
         found.append(_tie_section(result))
     return tuple(found)
 
@@ -110,12 +110,12 @@ def _stage_section(result: AuditResult) -> Section:
 def _tie_section(result: AuditResult) -> Section:
     files = tie_tables.short_names(result)
     drawn = _to_draw(result)
-    blocks: list[Block] = [
-        Chart(f"tie-{index}", _alt(stage, tie), tie_pictures.tie_chart(stage, tie, files), True)
-        for index, (stage, tie) in enumerate(drawn)
-    ]
+    blocks: list[Block] = []
+    for index, (stage, tie) in enumerate(drawn):
+        picture = tie_pictures.tie_chart(stage, tie, files)
+        blocks.append(Chart(f"tie-{index}", _alt(stage, tie, files), picture, wide=True))
     blocks.append(Fold("Every copy of every tied weight", tie_tables.copies(result)))
-    every = {tie.name for stage in result.stages for tie in stage.ties}
+    every = {tie.name for stage in result.stages if stage.counts for tie in stage.ties}
     shown = len({tie.name for _, tie in drawn})
     text = (
         "Stored copies on the left, in orange what repeats another; on the right what reads them."
@@ -126,11 +126,11 @@ def _tie_section(result: AuditResult) -> Section:
 
 
 def _to_draw(result: AuditResult) -> list[tuple[Stage, TiedWeight]]:
-    """A stage for each tied weight: where most is lost, else the first that reads it.
+    """A stage for each tied weight: where most is lost, else a graph, else what reads it.
 
-    Broken ties come first, the most costly at their head; those of rows for comparison last.
+    Broken ties come first, the most costly at their head.
     """
-    pairs = [(stage, tie) for stage in result.stages for tie in stage.ties]
+    pairs = [(stage, tie) for stage in result.stages if stage.counts for tie in stage.ties]
     pairs.sort(key=lambda pair: _interest(*pair))
     first: dict[str, tuple[Stage, TiedWeight]] = {}
     for stage, tie in pairs:
@@ -138,14 +138,15 @@ def _to_draw(result: AuditResult) -> list[tuple[Stage, TiedWeight]]:
     return list(first.values())[:_PICTURES]
 
 
-def _interest(stage: Stage, tie: TiedWeight) -> tuple[bool, bool, bool, int]:
-    broken = stage.counts and len(tie.copies) > 1
-    return (not broken, not stage.counts, not tie.uses, -tie_tables.lost_bytes(tie))
+def _interest(stage: Stage, tie: TiedWeight) -> tuple[bool, int, bool, bool]:
+    broken = len(tie.copies) > 1
+    whole_graph = stage.name == "ONNX files"
+    return (not broken, -tie_tables.lost_bytes(tie), not whole_graph, not tie.uses)
 
 
-def _alt(stage: Stage, tie: TiedWeight) -> str:
+def _alt(stage: Stage, tie: TiedWeight, files: dict[str, str]) -> str:
     copies = []
     for copy in tie.copies:
-        readers = tie_tables.listed(tie_tables.readers(copy), 4) or "nothing here"
+        readers = tie_tables.listed(tie_tables.readers(copy, files), 4) or "nothing here"
         copies.append(f"{tie_tables.name(copy)} ({copy.form}) read by {readers}")
     return f"{tie_tables.label(stage)}, {tie.name}: {'; '.join(copies)}"

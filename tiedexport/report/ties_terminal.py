@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import textwrap
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
         TiedWeight,
     )
 
-Places: TypeAlias = "frozenset[tuple[str, int | None, str]]"
-
 _BROKEN_SHOWN, _HELD_SHOWN, _NAMES_SHOWN = 5, 2, 6
 """Ties told in full a stage, and names in a summary: fifty layers fill no screen after screen."""
 
@@ -39,11 +38,10 @@ _NARROW = 72
 def print_audit(result: AuditResult, console: Console | None = None) -> None:
     """Stages, tied weights with their copies, mistakes of a module, reasons, and the verdict."""
     console = console or Console(highlight=False)
-    print_table(console, _stages(result, narrow=console.width < _NARROW))
-    files = tie_tables.short_names(result)
-    told: set[Places] = set()
+    print_table(console, _stages(result, console))
+    ties = _Ties(console, tie_tables.short_names(result))
     for stage in result.stages:
-        _print_ties(console, stage, files, told)
+        ties.tell(stage)
     for finding in tie_tables.findings(result):
         _print_finding(console, finding)
     for status, who, why in tie_tables.reasons(result):
@@ -55,74 +53,90 @@ def print_audit(result: AuditResult, console: Console | None = None) -> None:
     console.print(f"[bold]Does the tie hold?[/] [{colour}]{word}[/]: {escape(sentence)}")
 
 
-def _stages(result: AuditResult, *, narrow: bool) -> Table:
+def _stages(result: AuditResult, console: Console) -> Table:
     """A row a stage, its subjects indented below its name: one column less, so that 80 do."""
     headers: tuple[str, ...] = ("ties held", "needed", "stored", "ratio", "status")
-    kept = slice(-2, None) if narrow else slice(None)
+    kept = slice(-2 if console.width < _NARROW else None, None)
+    headers = headers[kept]
+    cells = [tie_tables.figures(stage)[kept] for stage in result.stages]
+    columns = zip(headers, *cells, strict=True)
+    taken = sum(2 + max(map(len, column)) for column in columns)
+    frame = (len(headers) + 2) * console.is_terminal
+    room = max(12, console.width - taken - frame)
     rows: list[tuple[str, ...]] = []
     marks = []
     previous = ""
-    for stage in result.stages:
-        what, cells = tie_tables.subject(stage), tie_tables.figures(stage)[kept]
+    for stage, figures in zip(result.stages, cells, strict=True):
+        what = textwrap.fill(
+            tie_tables.subject(stage), room, initial_indent="  ", subsequent_indent="    "
+        )
         if what and stage.name != previous:
-            rows.append((stage.name, *[""] * len(cells)))
+            rows.append((stage.name, *[""] * len(figures)))
             marks.append("")
-        rows.append((f"  {what}" if what else stage.name, *cells))
+        rows.append((what or stage.name, *figures))
         marks.append(tie_tables.mark(stage))
         previous = stage.name
-    return Table(("stage", *headers[kept]), tuple(rows), marks=tuple(marks))
+    return Table(("stage", *headers), tuple(rows), marks=tuple(marks))
 
 
-def _print_ties(console: Console, stage: Stage, files: dict[str, str], told: set[Places]) -> None:
-    """Ties in full that no earlier stage has told, the rest in a line; adds to `told`."""
-    if not stage.ties:
-        return
-    console.print(f"[bold]{escape(tie_tables.label(stage))}[/]")
-    broken = tie_tables.by_loss(stage.ties)
-    held = [tie for tie in stage.ties if len(tie.copies) <= 1]
-    full = [tie for tie in broken if _places(tie) not in told][: _BROKEN_SHOWN * stage.counts]
-    more = "more " if full else ""
-    if len(held) <= _HELD_SHOWN:
-        full += [tie for tie in held if _places(tie) not in told]
-    for tie in full:
-        _print_tie(console, tie, files)
-    told |= {_places(tie) for tie in full}
-    if rest := [tie for tie in broken if tie not in full]:
-        which = tie_tables.count(len(rest), f"{more}tie", f"{more}ties")
-        lost = size(sum(map(tie_tables.lost_bytes, rest)))
-        _say(console, f"{which} stored more than once, {lost} too much", rest)
-    if rest := [tie for tie in held if tie not in full]:
-        holding = tie_tables.count(len(rest), "tie holds", "ties hold")
-        _say(console, f"{holding}, one copy each", rest)
-    console.print()
+class _Ties:
+    """Tells each tie where it first appears: later stages mostly see the same again."""
 
+    def __init__(self, console: Console, files: dict[str, str]) -> None:
+        self._console, self._files = console, files
+        self._held: set[str] = set()
+        self._broken: set[frozenset[tuple[str, int | None, str]]] = set()
 
-def _places(tie: TiedWeight) -> Places:
-    """Where the copies lie: two stages that look at the same bytes tell the same."""
-    return frozenset((copy.file, copy.offset, copy.name) for copy in tie.copies)
-
-
-def _say(console: Console, text: str, ties: Sequence[TiedWeight]) -> None:
-    names = tie_tables.listed([tie.name for tie in ties], _NAMES_SHOWN)
-    console.print(Padding(escape(f"{text}: {names}"), (0, 0, 0, 2), expand=False))
-
-
-def _print_tie(console: Console, tie: TiedWeight, files: dict[str, str]) -> None:
-    colour = "bold red" if len(tie.copies) > 1 else "green"
-    head = f"[{colour}]{escape(tie.name)}[/]: {tie_tables.totals(tie)}"
-    console.print(Padding(head, (0, 0, 0, 2), expand=False))
-    grid = RichTable.grid(padding=(0, 2, 0, 0))
-    for copy in tie.copies:
-        where, uses = tie_tables.place(copy, files), tie_tables.listed(tie_tables.readers(copy), 4)
-        lines = [where] + [f"read by {uses}"] * bool(uses)
-        if len(tie.copies) == 1:
-            grid.add_row(escape("\n".join(lines)))
+    def tell(self, stage: Stage) -> None:
+        """Broken ties always, in full the first few times; those that hold once, if not many."""
+        broken = tie_tables.by_loss(stage.ties)
+        held = [t for t in stage.ties if len(t.copies) <= 1 and t.name not in self._held]
+        if not broken and not held:
+            return
+        self._console.print(f"[bold]{escape(tie_tables.label(stage))}[/]")
+        full = [tie for tie in broken if _places(tie) not in self._broken]
+        full = full[:_BROKEN_SHOWN] if stage.counts else []
+        for tie in full:
+            self._in_full(tie)
+        self._broken |= set(map(_places, full))
+        if rest := [tie for tie in broken if tie not in full]:
+            more = "more " if full else ""
+            which = tie_tables.count(len(rest), f"{more}tie", f"{more}ties")
+            lost = size(sum(map(tie_tables.lost_bytes, rest)))
+            self._in_a_line(f"{which} stored more than once, {lost} too much", rest)
+        if len(held) > _HELD_SHOWN:
+            self._in_a_line(f"{len(held):,} ties hold, one copy each", held)
         else:
-            lines = [f"{tie_tables.name(copy)}, {tie_tables.kind(copy)}", *lines]
-            grid.add_row(escape(copy.form), escape("\n".join(lines)))
-    for column in grid.columns:
-        column.overflow = "fold"
-    console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+            for tie in held:
+                self._in_full(tie)
+        self._held |= {tie.name for tie in held}
+        self._console.print()
+
+    def _in_a_line(self, text: str, ties: Sequence[TiedWeight]) -> None:
+        names = tie_tables.listed([tie.name for tie in ties], _NAMES_SHOWN)
+        self._console.print(Padding(escape(f"{text}: {names}"), (0, 0, 0, 2), expand=False))
+
+    def _in_full(self, tie: TiedWeight) -> None:
+        colour = "bold red" if len(tie.copies) > 1 else "green"
+        head = f"[{colour}]{escape(tie.name)}[/]: {tie_tables.totals(tie)}"
+        self._console.print(Padding(head, (0, 0, 0, 2), expand=False))
+        grid = RichTable.grid(padding=(0, 2, 0, 0))
+        for copy in tie.copies:
+            readers = tie_tables.listed(tie_tables.readers(copy, self._files), 4)
+            lines = [tie_tables.place(copy, self._files)] + [f"read by {readers}"] * bool(readers)
+            if len(tie.copies) == 1:
+                grid.add_row(escape("\n".join(lines)))
+            else:
+                lines = [f"{tie_tables.name(copy)}, {tie_tables.kind(copy)}", *lines]
+                grid.add_row(escape(copy.form), escape("\n".join(lines)))
+        for column in grid.columns:
+            column.overflow = "fold"
+        self._console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+
+
+def _places(tie: TiedWeight) -> frozenset[tuple[str, int | None, str]]:
+    """Where the copies lie: stages that look at the same bytes have the same."""
+    return frozenset((copy.file, copy.offset, copy.name) for copy in tie.copies)
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
