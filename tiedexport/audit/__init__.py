@@ -1,7 +1,7 @@
 """`audit`: how many physical copies of each tied weight there are, from Python to the device.
 
 Every file in this package but `given`, `table` and `child` looks at one stage of a weight's way:
-its `examine` returns that stage's rows, or why there is none.
+its `examine` takes the rows of the stages before and returns its own, or why there is none.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def audit(
     progress = progress or Progress(quiet=True)
     with progress.task("audit", len(_HOME_OF_STAGE)) as task:
         for stage, home in _HOME_OF_STAGE.items():
-            rows += importlib.import_module(f"{__name__}.{home}").examine(given)
+            rows += importlib.import_module(f"{__name__}.{home}").examine(given, rows)
             task.advance(note=stage)
     return AuditResult(
         things=tuple(map(str, things)),

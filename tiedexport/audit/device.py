@@ -9,11 +9,13 @@ from tiedexport.audit.table import not_run
 from tiedexport.results.ties import STAGE_NAMES, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tiedexport.audit.given import Given
 
 _STAGE = STAGE_NAMES[6]
 
 
-def examine(given: Given) -> list[Stage]:
+def examine(given: Given, _before: Sequence[Stage]) -> list[Stage]:
     """A row that says what is missing."""
     return [not_run(_STAGE, trt.driver().why)]

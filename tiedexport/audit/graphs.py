@@ -9,7 +9,7 @@ from tiedexport.audit.weights import safetensors
 from tiedexport.results.ties import STAGE_NAMES, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from tiedexport.audit.given import Given
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STAGE = STAGE_NAMES[2]
 
 
-def examine(given: Given) -> list[Stage]:
+def examine(given: Given, _before: Sequence[Stage]) -> list[Stage]:
     """One row over all files, since encoder and decoder may share; a row a precision of a bundle.
 
     Raises:
@@ -62,6 +62,11 @@ def _of_bundle(bundle: Bundle, precision: Precision) -> Stage:
         return not_run(_STAGE, missing(error), precision)
     tensors = [*safetensors(bundle.weights_path(precision)), *tensors]
     return measured(_STAGE, precision, tensors, declared=bundle.manifest.ties)
+
+
+def found(before: Sequence[Stage]) -> dict[str, Stage]:
+    """The rows of this stage that ran, by subject."""
+    return {row.subject: row for row in before if row.name == _STAGE and row.status != "not run"}
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -13,13 +13,14 @@ import numpy as np
 
 from tiedexport.audit import graphs
 from tiedexport.audit.child import Optimise, ask
-from tiedexport.audit.table import MEMORY, measured, not_run, shown
+from tiedexport.audit.table import MEMORY, measured, not_run
 from tiedexport.errors import GraphError
 from tiedexport.results.ties import STAGE_NAMES, Stage
+from tiedexport.spec import Precision
 from tiedexport.stored import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from tiedexport.audit.given import Given
     from tiedexport.runtimes import Memory
@@ -36,48 +37,37 @@ _ROWS: tuple[tuple[Memory, str], ...] = (("shared", ""), ("packed", DEFAULTS))
 _PIECE = 1 << 20
 
 
-def examine(given: Given) -> list[Stage]:
+def examine(given: Given, before: Sequence[Stage]) -> list[Stage]:
     """Two rows a precision: with the options that share weights, and with the defaults.
 
     The latter are there for comparison only.
     """
-    if given.bundle is not None:
-        return [
-            row
-            for precision in given.bundle.manifest.weights
-            for row in _rows(
-                graphs.graphs_of(given.bundle, precision),
-                precision,
-                given.deep,
-                given.bundle.manifest.ties,
-            )
-        ]
-    if not given.graphs:
-        return [not_run(_STAGE, "no graph was given; give the .onnx files as well")]
-    subject = ", ".join(shown(str(path)) for path in given.graphs)
-    return _rows(given.graphs, subject, given.deep)
+    rows = []
+    for subject, source in graphs.found(before).items():
+        paths: Sequence[Path] = given.graphs
+        declared = None
+        if given.bundle is not None:
+            paths = graphs.graphs_of(given.bundle, Precision(subject))
+            declared = given.bundle.manifest.ties
+        why_not = obstacle(source, given.deep)
+        rows += [not_run(_STAGE, why_not, subject)] if why_not else _rows(paths, subject, declared)
+    return rows or [not_run(_STAGE, "no graph was read; give the .onnx files as well")]
 
 
-def obstacle(tensors: Iterable[StoredTensor], deep: bool) -> str:
-    """Why ONNX Runtime is not started on these weights; or ""."""
+def obstacle(source: Stage, deep: bool) -> str:
+    """Why ONNX Runtime is not started on the files of a row; or ""."""
+    if not source.ties:
+        return "no weight is tied"
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed; pip install 'tiedexport[cpu]'"
-    size_bytes = sum(place.size_bytes for place in {tensor.place for tensor in tensors})
-    if size_bytes > LARGEST_BYTES and not deep:
-        return f"{size_bytes >> 20:,} MiB of weights, and ONNX Runtime reads them whole: --deep"
+    if source.stored_bytes > LARGEST_BYTES and not deep:
+        size = f"{source.stored_bytes >> 20:,} MiB of weights"
+        return f"{size}, and ONNX Runtime reads them whole: --deep"
     return ""
 
 
-def _rows(
-    paths: Sequence[Path], subject: str, deep: bool, declared: Sequence[Tie] | None = None
-) -> list[Stage]:
-    try:
-        originals = {path: graphs.read([path]) for path in paths}
-    except ModuleNotFoundError as error:
-        return [not_run(_STAGE, graphs.missing(error), subject)]
-    why_not = obstacle([t for tensors in originals.values() for t in tensors], deep)
-    if why_not:
-        return [not_run(_STAGE, why_not, subject)]
+def _rows(paths: Sequence[Path], subject: str, declared: Sequence[Tie] | None) -> list[Stage]:
+    originals = {path: graphs.read([path]) for path in paths}
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
             Optimise(str(path.resolve()), str(Path(folder, f"{memory}.{number}.onnx")), memory)
@@ -91,26 +81,25 @@ def _rows(
             label, counts = ", ".join(filter(None, (subject, remark))), memory == "shared"
             failed = "; ".join(dict.fromkeys(answer.failed for _, answer in mine if answer.failed))
             try:
-                tensors = (
-                    [] if failed else list(_settled(originals, [Path(out) for out, _ in mine]))
-                )
+                made = [] if failed else _settled(originals, [Path(out) for out, _ in mine])
             except GraphError as error:
                 failed = f"what ONNX Runtime wrote cannot be read: {error.what}: {error.got}"
             if failed:  # its defaults would fail alike
                 return [*rows, not_run(_STAGE, failed, label, counts=counts)]
-            rows.append(measured(_STAGE, label, tensors, declared=declared, counts=counts))
+            rows.append(measured(_STAGE, label, made, declared=declared, counts=counts))
         return rows
 
 
 def _settled(
     originals: dict[Path, list[StoredTensor]], outputs: Sequence[Path]
-) -> Iterator[StoredTensor]:
+) -> list[StoredTensor]:
     """The tensors of optimised graphs, where they lie when these run.
 
     Those that ONNX Runtime left alone are read from the original file, which sessions share; what
     it made is in each session's memory.
     """
     addresses = count()
+    settled = []
     for (path, tensors), output in zip(originals.items(), outputs, strict=True):
         by_name = {(tensor.scope, tensor.name): tensor for tensor in tensors}
         for tensor in graphs.read([output]):
@@ -118,7 +107,8 @@ def _settled(
             place = Place(MEMORY, next(addresses), tensor.place.size_bytes)
             if original is not None and _equal(original, tensor):
                 place = original.place
-            yield replace(tensor, place=place, home=str(path))
+            settled.append(replace(tensor, place=place, home=str(path)))
+    return settled
 
 
 def _equal(a: StoredTensor, b: StoredTensor) -> bool:

@@ -12,7 +12,7 @@ from tiedexport.results.ties import STAGE_NAMES, Stage
 from tiedexport.spec import Tie
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _STAGE = STAGE_NAMES[0]
 
 
-def examine(given: Given) -> list[Stage]:
+def examine(given: Given, _before: Sequence[Stage]) -> list[Stage]:
     """One row: a weight is tied where several names, or uses in a forward pass, share its bytes.
 
     Raises:

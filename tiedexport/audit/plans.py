@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _STAGE = STAGE_NAMES[5]
 
 
-def examine(given: Given) -> list[Stage]:
+def examine(given: Given, _before: Sequence[Stage]) -> list[Stage]:
     """One row over the given plans, and one over those of a bundle for each target and precision.
 
     A weight in two plans of a row is stored twice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from tiedexport.audit import graphs
 from tiedexport.audit.child import Done, OpenBundle, OpenGraphs, ask
 from tiedexport.audit.optimised import DEFAULTS, obstacle
-from tiedexport.audit.table import measured, not_run, shown
+from tiedexport.audit.table import not_run
 from tiedexport.audit.weights import safetensors
 from tiedexport.results.ties import STAGE_NAMES, Stage
 from tiedexport.runtimes import all_runtimes, runtime_named
@@ -30,13 +31,17 @@ MARGIN = 1.25
 """Memory over the weights' bytes that one copy may take, beside what empty sessions take."""
 
 
-def examine(given: Given) -> list[Stage]:
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def examine(given: Given, before: Sequence[Stage]) -> list[Stage]:
     """A row for what is opened by default, which counts, and rows to compare it with."""
     if given.bundle is not None:
         return _of_bundle(given.bundle, given.deep)
     if not given.graphs:
         return [not_run(_STAGE, "no graph was given; give the .onnx files as well")]
-    return _of_graphs(given.graphs, given.deep)
+    (source,) = graphs.found(before).values()
+    return _of_graphs(given.graphs, source, given.deep)
 
 
 def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, str]:
@@ -51,8 +56,6 @@ def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, 
     limit_bytes = int(MARGIN * needed_bytes) + done.overhead_bytes
     empty = f"{done.overhead_bytes >> 10:,} KiB for sessions without weights"
     rule = f"one copy takes at most {MARGIN:g} x its bytes and {empty}"
-    if tied_bytes == 0:
-        return "no tie", ""
     if needed_bytes + tied_bytes <= limit_bytes:
         return "not proven", f"too small to tell a second copy: {rule}"
     if done.grown_bytes > limit_bytes:
@@ -60,6 +63,14 @@ def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, 
     if done.unrun:
         return "not proven", f"opened, but not run: {done.unrun}"
     return "one copy", ""
+
+
+def _too_small(needed_bytes: int, tied_bytes: int) -> str:
+    """Why no measurement could tell one copy from two; or ""."""
+    if needed_bytes + tied_bytes > MARGIN * needed_bytes + PAGE_BYTES:
+        return ""
+    tied = f"the tied weights have {tied_bytes:,} of {needed_bytes:,} bytes"
+    return f"{tied}: a second copy would not show in a process"
 
 
 def _row(subject: str, needed_bytes: int, tied_bytes: int, done: Done, counts: bool) -> Stage:
@@ -70,19 +81,17 @@ def _row(subject: str, needed_bytes: int, tied_bytes: int, done: Done, counts: b
     return Stage(_STAGE, status, subject, reason, (), needed_bytes, grown_bytes, counts)
 
 
-def _of_graphs(paths: Sequence[Path], deep: bool) -> list[Stage]:
-    subject = ", ".join(shown(str(path)) for path in paths)
-    tensors = graphs.read(paths)
-    if why_not := obstacle(tensors, deep):
+def _of_graphs(paths: Sequence[Path], source: Stage, deep: bool) -> list[Stage]:
+    subject, needed_bytes = source.subject, source.needed_bytes
+    tied_bytes = sum(tie.needed_bytes for tie in source.ties)
+    if why_not := obstacle(source, deep) or _too_small(needed_bytes, tied_bytes):
         return [not_run(_STAGE, why_not, subject)]
-    found = measured(_STAGE, subject, tensors)
-    tied_bytes = sum(tie.needed_bytes for tie in found.ties)
-    files = tuple(sorted({tensor.place.file for tensor in tensors}))
+    files = tuple(sorted({tensor.place.file for tensor in graphs.read(paths)}))
     names = tuple(str(path.resolve()) for path in paths)
 
     def row(memory: Memory, label: str, *, counts: bool) -> Stage:
         (done,) = ask(OpenGraphs(names, memory, files))
-        return _row(label, found.needed_bytes, tied_bytes, done, counts)
+        return _row(label, needed_bytes, tied_bytes, done, counts)
 
     return [
         row("shared", subject, counts=True),
@@ -95,6 +104,11 @@ def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
 
     A GPU's runtimes hold the weights on the device, which is a stage of its own.
     """
+    manifest = bundle.manifest
+    if not manifest.ties:
+        return [not_run(_STAGE, "no weight is tied")]
+    if why_not := _too_small(*_sizes(bundle, manifest.precisions[0])):
+        return [not_run(_STAGE, why_not)]
     opened, default = _opened(bundle, "auto", None, "shared", counts=True)
     if opened.failed:
         return [default]
@@ -104,7 +118,7 @@ def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
         (runtime.name, precision.value, "shared")
         for runtime in candidates
         for precision in runtime.precisions
-        if precision in bundle.manifest.weights
+        if precision in manifest.weights
         and (runtime.name, precision) != (opened.runtime, opened.precision)
     ]
     if chosen.packs:
@@ -115,18 +129,21 @@ def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
 def _opened(
     bundle: Bundle, runtime: str, precision: str | None, memory: Memory, *, counts: bool
 ) -> tuple[Done, Stage]:
-    manifest = bundle.manifest
-    files = tuple(str(bundle.weights_path(stored)) for stored in manifest.weights)
+    files = tuple(str(bundle.weights_path(stored)) for stored in bundle.manifest.weights)
     (done,) = ask(OpenBundle(str(bundle.path), runtime, precision, memory, files))
     label = [done.runtime or runtime, done.precision or precision, f"memory={memory}"]
     subject = " ".join(filter(None, label))
     if done.failed:
         return done, _row(subject, 0, 0, done, counts)
-    weights = safetensors(bundle.weights_path(Precision(done.precision)))
-    sizes = {tensor.name: tensor.place.size_bytes for tensor in weights}
-    tied_bytes = sum(sizes[tie.weight] for tie in manifest.ties)
-    row = _row(subject, sum(sizes.values()), tied_bytes, done, counts)
+    row = _row(subject, *_sizes(bundle, Precision(done.precision)), done, counts)
     hidden = runtime_named(done.runtime).hidden_copies(bundle, Precision(done.precision))
     if hidden and row.status == "copies":
         row = replace(row, reason=f"{hidden}; {row.reason}")
     return done, row
+
+
+def _sizes(bundle: Bundle, precision: Precision) -> tuple[int, int]:
+    """Bytes of all weights, and of those that are tied."""
+    weights = safetensors(bundle.weights_path(precision))
+    sizes = {tensor.name: tensor.place.size_bytes for tensor in weights}
+    return sum(sizes.values()), sum(sizes[tie.weight] for tie in bundle.manifest.ties)

@@ -14,7 +14,7 @@ from tiedexport.results.ties import STAGE_NAMES, Stage
 from tiedexport.stored import FileContent, Place, StoredTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tiedexport.audit.given import Given
     from tiedexport.spec import Tie
@@ -27,7 +27,7 @@ _NUMPY_TYPES = {
 _ML_TYPES = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
-def examine(given: Given) -> list[Stage]:
+def examine(given: Given, _before: Sequence[Stage]) -> list[Stage]:
     """One row over all files: a sharded checkpoint is one.
 
     Raises:
