@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import handmade_ties
 import pytest
 
 from tiedexport import demo, measure
@@ -46,17 +47,21 @@ def test_the_demo_walks_the_whole_path_and_a_second_call_reuses_it(
     monkeypatch.setattr(demo, "recipe_path", lambda: recipe)
     monkeypatch.setattr(demo, "_DURATION_S", 0.01)
     first = demo.demo(tmp_path, progress=Progress(quiet=True))
+    assert first.audit.passed
     assert first.verify.passed
     assert any(row.status == "passed" for row in first.bench.latencies)
     report = (tmp_path / "report.html").read_text()
+    assert "From stage to stage" in report
     assert first.report == str(tmp_path / "report.html")
     assert "<img" in report or "<svg" in report
     assert not re.search(r"https?://(?!www\.w3\.org/)", report), "the report asks the network"
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "digits.tied").rglob("*")}
     weights = (tmp_path / "digits.pt").stat().st_mtime_ns
 
+    monkeypatch.setattr(demo, "audit", lambda *_, **__: handmade_ties.untied())
     second = demo.demo(tmp_path, progress=Progress(quiet=True))
     assert second.verify.passed
+    assert second.failed, "its audit did"
     assert second.train.record == first.train.record
     assert (tmp_path / "digits.pt").stat().st_mtime_ns == weights
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "digits.tied").rglob("*")} == written
@@ -66,6 +71,7 @@ def test_a_retrained_model_is_built_again(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "recipe_path", lambda: recipe)
+    monkeypatch.setattr(demo, "audit", lambda *_, **__: handmade_ties.healthy())
     monkeypatch.setattr(measure, "TURN_S", 0.001)
     monkeypatch.setattr(demo, "_DURATION_S", 0.001)
     demo.demo(tmp_path, progress=Progress(quiet=True))

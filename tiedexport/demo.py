@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from tiedexport import export, measure, report, train, verify
+from tiedexport.audit import audit
 from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import load_checkpoint
 from tiedexport.errors import BundleError, MissingRuntimeError
@@ -18,7 +19,7 @@ _DURATION_S = 0.5
 
 
 def demo(output: str | Path = "tiedexport-demo", *, progress: Progress | None = None) -> DemoResult:
-    """Train the digits model, build its bundle, verify it, measure it, and write a report.
+    """Train the digits model, build and audit its bundle, verify it, measure it, write a report.
 
     Args:
         output: the folder for everything; a checkpoint that is finished there is not trained
@@ -38,14 +39,20 @@ def demo(output: str | Path = "tiedexport-demo", *, progress: Progress | None = 
         recipe_path(), folder / "digits.pt", resume=_has_training(folder), progress=progress
     )
     built = _build(folder, trained, progress)
+    audited = audit([built.bundle], progress=progress)
     bundle = open_bundle(built.bundle)
     verified = verify.verify(bundle, progress=progress)
     measured = measure.bench(bundle, duration_s=_DURATION_S, progress=progress)
     page = report.report(
-        bundle, verify=verified, bench=measured, train=trained, output=folder / "report.html"
+        bundle,
+        verify=verified,
+        bench=measured,
+        train=trained,
+        audit=audited,
+        output=folder / "report.html",
     )
     seconds = time.perf_counter() - start
-    return DemoResult(trained, built, verified, measured, str(page), seconds)
+    return DemoResult(trained, built, audited, verified, measured, str(page), seconds)
 
 
 def recipe_path() -> Path:

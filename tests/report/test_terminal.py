@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 
 import handmade
+import handmade_ties
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from tiedexport.manifest import Binding, PlanRecord
@@ -48,6 +50,7 @@ DOCTOR = DoctorResult(
 DEMO = DemoResult(
     TrainResult("m.pt", handmade.training_record(), (), 1.0),
     BUILD,
+    handmade_ties.healthy(),
     handmade.verify_result(reason=REASON),
     handmade.bench_result(reason=REASON),
     "out/a very long folder name that must not be broken over lines/with [brackets]/report.html",
@@ -115,6 +118,17 @@ def test_build_tells_sizes_and_each_engine_once():
 def test_demo_ends_with_the_path_of_the_report_on_one_line():
     assert printed("demo").splitlines()[-1] == f"report: {DEMO.report}"
     assert "6 of 6 within bounds" in printed("demo")
+    assert one_line("ties one copy at every stage that ran") in one_line(printed("demo"))
+
+
+def test_a_demo_passes_only_if_its_audit_does():
+    assert DEMO.passed
+    lost = structs.replace(DEMO, audit=handmade_ties.untied())
+    assert lost.failed
+    assert not lost.passed
+    idle = structs.replace(DEMO, audit=handmade_ties.audit(handmade_ties.not_run("ONNX files")))
+    assert not idle.failed
+    assert not idle.passed
 
 
 def test_a_manifest_is_shown_with_stages_ties_files_and_engines(tmp_path):

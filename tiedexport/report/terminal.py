@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table as RichTable
 
-from tiedexport.report import tables
+from tiedexport.report import tables, tie_tables
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def print_demo(result: DemoResult, console: Console | None = None) -> None:
         ("test RMSE", f"{record.test_rmse:.4f} after {record.epochs} epochs"),
         ("parameters", f"{record.parameters:,} (untied: {record.untied_parameters:,})"),
         ("bundle", f"{stored} parameters"),
+        ("ties", tie_tables.verdict(result.audit).sentence),
         ("agreement", f"{sum(r.status == 'passed' for r in ran)} of {len(ran)} within bounds"),
     ]
     if fastest is not None:

@@ -11,6 +11,7 @@ from tiedexport.results import (
     TrainResult,
     VerifyResult,
 )
+from tiedexport.results.ties import AuditResult
 
 
 class DemoResult(Struct, frozen=True):
@@ -18,6 +19,7 @@ class DemoResult(Struct, frozen=True):
 
     train: TrainResult
     build: BuildResult
+    audit: AuditResult
     verify: VerifyResult
     bench: BenchResult
     report: str
@@ -27,9 +29,9 @@ class DemoResult(Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether a check failed."""
-        return self.verify.failed or self.bench.failed
+        return self.audit.failed or self.verify.failed or self.bench.failed
 
     @property
     def passed(self) -> bool:
-        """Whether both checks passed."""
-        return self.verify.passed and self.bench.passed
+        """Whether every check passed."""
+        return self.audit.passed and self.verify.passed and self.bench.passed
