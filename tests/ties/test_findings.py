@@ -62,7 +62,9 @@ def test_each_mistake_is_named(mistake: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("mistake", LINES, ids=lambda mistake: mistake.__name__)
 def test_the_line_of_the_mistake_is_named(mistake: type[nn.Module]) -> None:
-    _, _, number = only(mistake()).where.rpartition("mistaken_ties.py:")
+    finding = only(mistake())
+    assert only(mistake(), sources=[mistaken_ties, mistake]) == finding
+    _, _, number = finding.where.rpartition("mistaken_ties.py:")
     with open(mistaken_ties.__file__) as source:
         assert LINES[mistake] in source.read().splitlines()[int(number) - 1]
 
@@ -83,6 +85,11 @@ def test_a_factory_is_searched_where_the_class_does_not_tell() -> None:
     assert only(by_data()).kind == "two Parameters in one memory"
     assert only(by_data(), sources=[by_data]).kind == "assignment through .data"
     assert only(by_parameter(), sources=[by_parameter]).kind == "nn.Parameter of a transpose"
+
+
+def test_the_line_of_another_class_is_not_taken_for_it() -> None:
+    for sources in ([], [mistaken_ties]):
+        assert ".py" not in only(mistaken_ties.ViewTakenOnce(), sources=sources).where
 
 
 def test_a_class_without_source_is_told_by_its_state_alone() -> None:

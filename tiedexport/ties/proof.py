@@ -36,14 +36,31 @@ class Path:
 
     Attributes:
         described: in words.
-        share: the gradient through it alone, laid as the weight's first member.
-        is_cut: the output depends on it and no gradient says so.
+        norm: of the gradient through it alone.
+        cut: where the output depends on it and no gradient says so: the line, or "".
     """
 
-    use: Use
     described: str
-    share: Tensor
-    is_cut: bool
+    norm: float
+    cut: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What a forward pass, a backward pass and a step show of a weight.
+
+    Attributes:
+        gradient: of the weight's first member.
+        total: norm of the sum of its paths' gradients.
+        sum_error: of that sum against the gradient, over `total`.
+        moves: whether a step moved what every use sees.
+    """
+
+    paths: list[Path]
+    gradient: Tensor
+    total: float
+    sum_error: float
+    moves: bool
 
 
 def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
@@ -75,15 +92,11 @@ def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
     ties = tied(weights_of(module), run(module, arguments).uses)
     if not ties:
         return ()
-    members = [one for weight in ties for one in weight.members]
-    tracked = frozenset(id(one.tensor) for one in members)
-    first = run(module, arguments, tracked=tracked, thawed=thawed(ties))
-    first.backward()
-    paths = {id(weight): _paths(module, arguments, weight, first, tracked) for weight in ties}
-    moved = _moves(ties, first, arguments)
+    passed = _passed(module, arguments, ties)
+    held = {id(one) for one in module.parameters()}
     return tuple(
-        _proof(module, arguments, weight, first, paths[id(weight)], moved[id(weight)])
-        for weight in ties
+        _proof(module, arguments, weight, one, held)
+        for weight, one in zip(ties, passed, strict=True)
     )
 
 
@@ -141,10 +154,31 @@ def uses_of(weight: Weight, uses: list[Use]) -> list[Use]:
     return [use for use in uses if any(use.root == id(one.tensor) for one in weight.members)]
 
 
-def thawed(ties: list[Weight]) -> frozenset[int]:
+def _thawed(ties: list[Weight]) -> frozenset[int]:
     """Wholly frozen weights, which are tied no less: their copies get a gradient."""
     frozen = [tie for tie in ties if not any(one.tensor.requires_grad for one in tie.members)]
     return frozenset(id(one.tensor) for tie in frozen for one in tie.parameters)
+
+
+def _passed(module: nn.Module, arguments: tuple[Any, ...], ties: list[Weight]) -> list[Passed]:
+    """One pass for all weights; its copy of the module is gone when this returns."""
+    tracked = frozenset(id(one.tensor) for weight in ties for one in weight.members)
+    first = run(module, arguments, tracked=tracked, thawed=_thawed(ties))
+    first.backward()
+    gradients, sums, paths = [], [], []
+    for weight in ties:
+        leaf = first.stand_ins[id(weight.first.tensor)]
+        gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        total = torch.zeros_like(leaf)
+        for use in uses_of(weight, first.uses):
+            total += _as_first(_member(weight, use), use.share)
+        norm = float(total.norm())
+        difference = float(total.sub_(gradient).norm())
+        gradients.append(gradient)
+        sums.append((norm, difference / norm if norm else difference))
+        paths.append(_paths(module, arguments, weight, first, tracked))
+    moves = _moves(ties, first, arguments)
+    return [Passed(p, g, *s, m) for p, g, s, m in zip(paths, gradients, sums, moves, strict=True)]
 
 
 def _paths(
@@ -155,21 +189,24 @@ def _paths(
     tracked: frozenset[int],
 ) -> list[Path]:
     """Each use of a weight after `first.backward()`."""
+    numbers = {id(use): n for n, use in enumerate(u for u in first.uses if u.seen is not None)}
     paths = []
-    numbers = {id(use): n for n, use in enumerate(u for u in first.uses if u.delta is not None)}
     for use in uses_of(weight, first.uses):
-        member = next(one for one in weight.members if use.root == id(one.tensor))
-        assert use.delta is not None
-        share = use.delta.grad if use.delta.grad is not None else torch.zeros_like(use.delta)
-        cut = use.cut is not None
-        if not cut and not bool(share.any()):
+        member, share = _member(weight, use), use.share
+        cut = None if use.cut is None else str(use.cut)
+        if cut is None and not bool(share.any()):
 
             def moved(step: Tensor, number: int = numbers[id(use)]) -> Run:
                 return run(module, arguments, tracked=tracked, deltas={number: step})
 
-            cut = any(slope != 0 for slope, _ in slopes(moved, member.tensor, share))
-        paths.append(Path(use, use.described(member.name), _as_first(member, share), cut))
+            if any(slope != 0 for slope, _ in slopes(moved, member.tensor, share)):
+                cut = ""
+        paths.append(Path(use.described(member.name), float(share.norm()), cut))
     return paths
+
+
+def _member(weight: Weight, use: Use) -> Member:
+    return next(one for one in weight.members if use.root == id(one.tensor))
 
 
 def _as_first(member: Member, tensor: Tensor) -> Tensor:
@@ -179,56 +216,44 @@ def _as_first(member: Member, tensor: Tensor) -> Tensor:
 
 
 def _proof(
-    module: nn.Module,
-    arguments: tuple[Any, ...],
-    weight: Weight,
-    first: Run,
-    paths: list[Path],
-    moves: bool,
+    module: nn.Module, arguments: tuple[Any, ...], weight: Weight, passed: Passed, held: set[int]
 ) -> TieProof:
-    leaf = first.stand_ins[id(weight.first.tensor)]
-    gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-    total = sum((path.share for path in paths), torch.zeros_like(leaf))
-    norm = float(total.norm())
-    difference = float((gradient - total).norm())
-    held = {id(one) for one in module.parameters()}
     proof = TieProof(
         names=weight.names,
-        paths=tuple(PathGradient(path.described, float(path.share.norm())) for path in paths),
-        sum_error=difference / norm if norm else difference,
-        gradcheck_error=gradcheck_error(module, arguments, weight, gradient),
+        paths=tuple(PathGradient(path.described, path.norm) for path in passed.paths),
+        sum_error=passed.sum_error,
+        gradcheck_error=gradcheck_error(module, arguments, weight, passed.gradient),
         optimizer_entries=sum(id(one.tensor) in held for one in weight.members),
-        moves_together=moves,
+        moves_together=passed.moves,
     )
-    return _judged(proof, weight, paths, norm)
+    return replace(proof, reason=_reason(proof, weight, passed))
 
 
-def _judged(proof: TieProof, weight: Weight, paths: list[Path], norm: float) -> TieProof:
-    cut = [path for path in paths if path.is_cut]
+def _reason(proof: TieProof, weight: Weight, passed: Passed) -> str:
+    """Why it is no tie; "" where it is."""
+    cut = next((path for path in passed.paths if path.cut is not None), None)
     if len(weight.members) > 1:
-        reason = _two_tensors(weight)
-    elif proof.optimizer_entries == 0:
-        reason = f"no optimizer sees {weight.first.name}: it is not a registered Parameter"
-    elif len(paths) < 2:
-        reason = "the forward pass uses it only once" if paths else "the forward pass never uses it"
-    elif norm == 0:
-        reason = "no gradient flows back to it through any use"
-    elif cut:
-        line = str(cut[0].use.cut or "")
-        reason = f"no gradient flows back through {cut[0].described}"
-        reason += f", cut off in {line}" if line not in cut[0].described else ""
-    elif not proof.sum_error <= SUM_TOLERANCE:
-        reason = f"its gradient is not the sum of its paths' ({proof.sum_error:.1e} relative)"
-    elif not proof.gradcheck_error <= GRADCHECK_TOLERANCE:
-        reason = (
+        return _two_tensors(weight)
+    if proof.optimizer_entries == 0:
+        return f"no optimizer sees {weight.first.name}: it is not a registered Parameter"
+    if len(passed.paths) < 2:
+        once = "only once" if passed.paths else "not at all"
+        return f"the forward pass uses it {once}"
+    if passed.total == 0:
+        return "no gradient flows back to it through any use"
+    if cut is not None and cut.cut is not None:
+        where = "" if cut.cut in cut.described else f", cut off in {cut.cut}"
+        return f"no gradient flows back through {cut.described}{where}"
+    if not proof.sum_error <= SUM_TOLERANCE:
+        return f"its gradient is not the sum of its paths' ({proof.sum_error:.1e} relative)"
+    if not proof.gradcheck_error <= GRADCHECK_TOLERANCE:
+        return (
             f"its gradient is not the slope of the output ({proof.gradcheck_error:.1e} relative): "
             "a path that autograd does not see, or a function whose gradient is not its own"
         )
-    elif not proof.moves_together:
-        reason = "a second forward pass does not use it in the same places: something is cached"
-    else:
-        reason = ""
-    return replace(proof, reason=reason)
+    if not proof.moves_together:
+        return "a second forward pass does not use it in the same places: something is cached"
+    return ""
 
 
 def _two_tensors(weight: Weight) -> str:
@@ -243,7 +268,7 @@ def _two_tensors(weight: Weight) -> str:
     return f"{first.name} and{turned} {other.name} are {count}{kind} {how}"
 
 
-def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> dict[int, bool]:
+def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> list[bool]:
     """Whether a step of SGD over all Parameters moves all members of each weight alike.
 
     And whether a forward pass after the step uses it where the first one did: a transpose that was
@@ -255,7 +280,7 @@ def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> dict[i
         torch.optim.SGD(parameters, lr=_LEARNING_RATE).step()
     again = Recorder(first.recorder.roots, first.recorder.paths)
     forward(first.shadow, arguments, again)
-    moves = {}
+    moves = []
     for weight in ties:
         steps = [
             _as_first(one, stand_ins[id(one.tensor)].detach() - before[id(one.tensor)])
@@ -265,5 +290,5 @@ def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> dict[i
         places = [
             Counter(use.place for use in uses_of(weight, r.uses)) for r in (first.recorder, again)
         ]
-        moves[id(weight)] = alike and bool(steps[0].any()) and places[0] == places[1]
+        moves.append(alike and bool(steps[0].any()) and places[0] == places[1])
     return moves

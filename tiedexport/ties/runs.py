@@ -22,7 +22,7 @@ from tiedexport.ties.held import copied, held_tensors, paths_by_id, stand_ins
 from tiedexport.ties.uses import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tiedexport.ties.uses import Use
 
@@ -54,7 +54,7 @@ class Run:
         return self.recorder.uses
 
     def backward(self) -> None:
-        """Accumulate gradients into the stand-ins and the deltas."""
+        """Accumulate gradients into the stand-ins and each use of the tracked ones."""
         self.recorder.recording = False  # checkpointed layers run again
         with _settings(self.recorder):
             self.objective.backward()  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ def run(
     Args:
         module: never run itself.
         arguments: of its `forward`.
-        tracked: identities of the tensors whose uses get a delta each.
+        tracked: identities of the tensors whose uses get a gradient each.
         thawed: identities of frozen Parameters that are to have a gradient.
         moved: identity of a tensor → what to add to it, and so to all that shares its memory.
         deltas: number of a tracked use → what to add to the weight there alone.
@@ -199,17 +199,20 @@ def _changed(value: Any, change: Any) -> Any:
     return change(value)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any, above: tuple[int, ...] = ()) -> Iterator[Tensor]:
     """Every tensor in what a forward pass returned: containers and records are entered."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
+        return
+    inside: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        inside = value.values()
     elif isinstance(value, list | tuple):
-        for element in value:
-            yield from _tensors(element)
+        inside = value
     elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
-        yield from _tensors(list(vars(value).values()))
+        inside = vars(value).values()
+    for element in inside if id(value) not in above else ():
+        yield from _tensors(element, (*above, id(value)))
 
 
 def _failed(module: nn.Module, arguments: tuple[Any, ...], error: Exception) -> BadInputError:

@@ -77,8 +77,10 @@ def _ending(target: tuple[str, ...], name: str) -> int:
 
 
 def _place(thing: object) -> tuple[str, int, int] | None:
-    """File, first and last line; None where there is no source."""
+    """File, first and last line; no line of a whole Python module; None without a source."""
     try:
+        if inspect.ismodule(thing) and (path := inspect.getsourcefile(thing)) is not None:
+            return path, 0, 0
         file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
         lines, first = inspect.getsourcelines(thing)  # type: ignore[arg-type]
     except (OSError, TypeError):

@@ -76,7 +76,8 @@ class Use:
         line: where; its module is the innermost one at work.
         cut: the line that cuts it off the graph, if one does so openly.
         span: first element and end of what it reads, in the weight's memory.
-        delta: added to the weight for this use alone; None where uses are only counted.
+        seen: the weight as this use alone sees it: it holds the use's own gradient. None where
+            uses are only counted.
     """
 
     root: int
@@ -85,12 +86,19 @@ class Use:
     line: Line
     cut: Line | None
     span: tuple[int, int]
-    delta: Tensor | None = None
+    seen: Tensor | None = None
 
     @property
     def is_detached(self) -> bool:
         """Whether `.detach()` or `.data` cuts it off; otherwise it is `no_grad`."""
         return any(form in CUTS for form in self.forms)
+
+    @property
+    def share(self) -> Tensor:
+        """The gradient through this use alone, as the weight lies; after a backward pass."""
+        assert self.seen is not None
+        gradient = self.seen.grad if self.seen.retains_grad else None
+        return torch.zeros_like(self.seen) if gradient is None else gradient
 
     @property
     def place(self) -> tuple[int, str, str]:
@@ -110,8 +118,8 @@ class Recorder(TorchFunctionMode):
     Attributes:
         roots: identity of a tensor → (identity of the weight it is, its float64 stand-in).
         paths: identity of a submodule → its path.
-        tracked: weights whose every use gets a delta of its own.
-        deltas: values for some of them, by the number of the use among the tracked; others are 0.
+        tracked: weights whose every use gets a gradient of its own.
+        deltas: what to add to the weight at some of these uses alone, by their number.
         stage: what is at work where no submodule is, once the forward pass is over.
     """
 
@@ -195,16 +203,17 @@ class Recorder(TorchFunctionMode):
             if isinstance(value, Tensor) and value.is_floating_point():
                 return value.double()
             return value
-        line, tensor, delta = self._line(), self._stand_in(value), None
+        line, tensor, own = self._line(), self._stand_in(value), None
         span = _span(tensor, self.roots[seen.root][1])
         if seen.root in self.tracked:
             base = self.roots[seen.root][1]
-            number = sum(use.delta is not None for use in (*self.uses, *found))
-            with torch.no_grad():
-                delta = self.deltas.get(number, torch.zeros_like(base)).clone()
-            tensor = seen.of(base + delta.requires_grad_())
+            number = sum(use.seen is not None for use in (*self.uses, *found))
+            own = base + self.deltas[number] if number in self.deltas else base.view_as(base)
+            if own.requires_grad:
+                own.retain_grad()
+            tensor = seen.of(own)
         cut = seen.cut or (None if torch.is_grad_enabled() or line.is_torch else line)
-        found.append(Use(seen.root, name, seen.names, line, cut, span, delta))
+        found.append(Use(seen.root, name, seen.names, line, cut, span, own))
         return tensor
 
     def _line(self) -> Line:
