@@ -11,7 +11,8 @@ import onnx
 import pytest
 from retied import constant, model, saved, weight
 
-from tiedexport.retie import retie
+from tiedexport.errors import GraphError, TieBrokenError, UsageError
+from tiedexport.retie import checks, retie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,38 @@ def _annotated() -> onnx.ModelProto:
     return made
 
 
+def _tensor(name: str, dtype: int, array: np.ndarray, shape: tuple[int, ...]) -> onnx.TensorProto:
+    return onnx.TensorProto(name=name, data_type=dtype, dims=shape, raw_data=array.tobytes())
+
+
+def _two_types_of_four_bits() -> onnx.ModelProto:
+    text = "g (float[N, 24] x) => (float[N, 40] y)"
+    body = (
+        "{ h = DequantizeLinear(a, s) k = DequantizeLinear(b, s) l = Mul(h, k) y = MatMul(x, l) }"
+    )
+    made = model(f"{text} {body}", s=np.array(0.1, np.float32))
+    array = np.random.default_rng(0).integers(0, 256, 24 * 40 // 2).astype(np.uint8)
+    for name, dtype in (("a", onnx.TensorProto.INT4), ("b", onnx.TensorProto.UINT4)):
+        made.graph.initializer.append(_tensor(name, dtype, array, W.shape))
+    return made
+
+
+def _casts_by_name() -> onnx.ModelProto:
+    text = "g (float[N, 24] x, float16[N, 24] k) => (float[N, 40] y, float16[N, 40] z)"
+    body = "{ y = MatMul(x, a) z = MatMul(k, b) }"
+    return model(f"{text} {body}", opset=5, ir_version=4, a=W, b=HALF)
+
+
+def _too_old_for_bfloat16() -> onnx.ModelProto:
+    text = "g () => (bfloat16[24, 40] a, bfloat16[40, 24] b)"
+    made = model(f"{text} {{ }}", opset=12)
+    for name, array in (("a", W), ("b", FLIPPED)):
+        halves = array.astype(ml_dtypes.bfloat16)
+        tensor = _tensor(name, onnx.TensorProto.BFLOAT16, halves, array.shape)
+        made.graph.initializer.append(tensor)
+    return made
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -84,10 +117,12 @@ def _annotated() -> onnx.ModelProto:
         (_overridable, "a caller may override it"),
         (_blocked, "blocked layout"),
         (_annotated, "quantisation annotation"),
+        (_two_types_of_four_bits, "of another type"),
+        (_casts_by_name, "Cast of opset 5 has another form"),
+        (_too_old_for_bfloat16, "Transpose of opset 12 takes no BFLOAT16"),
         (
             lambda: model(
                 f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}",
-                opset=21,
                 a=W[:4, :5].copy(),
                 b=np.ascontiguousarray(W[:4, :5].T),
             ),
@@ -114,10 +149,8 @@ def test_what_equals_only_a_fixed_tensor_is_left_while_others_are_tied(tmp_path:
     outputs = "(float16[N, 40] y, bfloat16[24, 40] z, float[24, 40] w)"
     body = "{ p = MatMul(x, a) q = MatMul(x, b) y = Mul(p, q) z = Identity(c) w = Add(i, f) }"
     made = model(f"{text} => {outputs} {body}", f=W, a=HALF, b=HALF)
-    bits = W.astype(ml_dtypes.bfloat16).tobytes()
-    tensor = onnx.TensorProto(name="c", data_type=onnx.TensorProto.BFLOAT16, dims=W.shape)
-    tensor.raw_data = bits
-    made.graph.initializer.append(tensor)
+    halves = W.astype(ml_dtypes.bfloat16)
+    made.graph.initializer.append(_tensor("c", onnx.TensorProto.BFLOAT16, halves, W.shape))
     del made.graph.input[1]
     result = retie([saved(made, tmp_path / "model.onnx")], tmp_path / "out", unproven=True)
     assert [mend.removed.split(": ")[1] for mend in result.mends] == ["b"]
@@ -133,3 +166,47 @@ def test_a_copy_that_must_stay_does_not_keep_others_from_being_tied(tmp_path: Pa
     assert result.proof == "bit for bit", result.proof_detail
     assert [mend.how for mend in result.mends] == ["Transpose"]
     assert len(result.left) == 1
+
+
+def _unequal_data(tmp_path: Path) -> list[Path]:
+    """Two graphs, each in a folder with a data file of one name."""
+    return [
+        saved(
+            model(
+                "g (float[N, 24] x) => (float[N, 40] y) { y = MatMul(x, w) }",
+                w=weight(24, 40, seed=i),
+            ),
+            tmp_path / str(i) / f"{i}.onnx",
+            external="w.data",
+        )
+        for i in range(2)
+    ]
+
+
+def test_copies_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one name"):
+        retie(_unequal_data(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_that_nobody_listed_is_an_error(tmp_path: Path) -> None:
+    made = model(f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}", a=W, b=FLIPPED)
+    path = saved(made, tmp_path / "model.onnx")
+    with pytest.raises(TieBrokenError, match="still stored twice"):
+        checks.check_ties([path], set())
+    checks.check_ties([path], {("model.onnx", "b")})
+
+
+def test_a_graph_that_the_checker_refuses_is_an_error_unless_it_was_given_so(
+    tmp_path: Path,
+) -> None:
+    sound = model(f"{_LINEAR} {{ h = MatMul(x, a) y = MatMul(h, b) }}", a=W, b=FLIPPED)
+    good = saved(sound, tmp_path / "good.onnx")
+    sound.graph.node[0].attribute.append(onnx.helper.make_attribute("colour", 3))
+    bad = saved(sound, tmp_path / "bad.onnx")
+    assert checks.check_graphs([good], [good]) == ""
+    with pytest.raises(GraphError, match="nothing was written"):
+        checks.check_graphs([good], [bad])
+    result = retie([bad], tmp_path / "out", unproven=True)
+    assert "onnx.checker refuses bad.onnx as it was given" in result.proof_detail
+    assert result.outputs

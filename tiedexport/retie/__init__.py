@@ -16,6 +16,7 @@ from tiedexport.errors import UsageError
 from tiedexport.progress import Progress
 from tiedexport.results.ties import Left, RetieResult
 from tiedexport.retie import checks, proof, write
+from tiedexport.retie.given import Given
 from tiedexport.retie.graph import GraphFile
 from tiedexport.retie.mend import Outcome, Rules, mend
 
@@ -75,7 +76,7 @@ def retie(
     started_s = time.monotonic()
     folder, rules = Path(output), Rules(atol, accept)
     _check_options([Path(path).name for path in inputs], rules)
-    given = write.Given.read([Path(path) for path in inputs])
+    given = Given.read([Path(path) for path in inputs])
     _check_folder(folder, given)
     before = after = given.size_bytes
     outputs: tuple[str, ...] = ()
@@ -120,7 +121,7 @@ def _check_options(names: list[str], rules: Rules) -> None:
         raise UsageError("nothing to accept", expected="--atol above 0 together with --accept")
 
 
-def _check_folder(folder: Path, given: write.Given) -> None:
+def _check_folder(folder: Path, given: Given) -> None:
     """Refuse to overwrite anything but an earlier result, before anything is done.
 
     Raises:
@@ -144,7 +145,7 @@ def _check_folder(folder: Path, given: write.Given) -> None:
         )
 
 
-def _first_good(given: write.Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
+def _first_good(given: Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
     """The first attempt that is no larger than the inputs and computes the same bits."""
     files = [GraphFile(path) for path in given.paths]
     outcome = mend(files, rules)
@@ -152,11 +153,13 @@ def _first_good(given: write.Given, staging: Path, rules: Rules, task: Task) -> 
     if not outcome.mends:
         return _unchanged(given, staging, outcome)
     layout = write.Layout(files, DATA_NAME)
-    if not layout.fit(given.size_bytes):
+    layout.place(given.size_bytes)
+    written = layout.write(staging)
+    if sum(path.stat().st_size for path in written) > given.size_bytes:
+        _remove(written)
         if not rules.smallest_bytes:
             return _first_good(given, staging, replace(rules, smallest_bytes=_SMALL_BYTES), task)
         return _unchanged(given, staging, _given_up(outcome))
-    written = layout.write(staging)
     graphs = written[: len(files)]
     task.advance(note="written")
     remark = checks.check_graphs(given.paths, graphs)
@@ -166,14 +169,18 @@ def _first_good(given: write.Given, staging: Path, rules: Rules, task: Task) -> 
     turned = any("Gemm" in mend.how for mend in outcome.mends)
     if attempt.proof.verdict == "failed" and turned:
         # Another build of ONNX Runtime may add up in another order: transpose before the Gemm.
-        for path in written:
-            path.unlink()
+        _remove(written)
         return _first_good(given, staging, replace(rules, gemm_flags=False), task)
     task.advance(note=attempt.proof.verdict)
     return attempt
 
 
-def _unchanged(given: write.Given, staging: Path, outcome: Outcome) -> _Attempt:
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def _unchanged(given: Given, staging: Path, outcome: Outcome) -> _Attempt:
     detail = "nothing to mend: the outputs are the inputs, byte for byte"
     return _Attempt(outcome, given.copy(staging), proof.Proof("bit for bit", detail))
 

@@ -101,7 +101,9 @@ def _probe(file: GraphFile, wanted: Sequence[str], folder: Path) -> Path:
         copied = ir.Value(name=file.free(name))
         graph.append(ir.node("Identity", [values[name]], outputs=[copied]))
         graph.outputs.append(copied)
-    return write.Layout([file], "probe.data").write(folder)[0]
+    layout = write.Layout([file], "probe.data")
+    layout.place(budget_bytes=0)
+    return layout.write(folder)[0]
 
 
 def _ratio(

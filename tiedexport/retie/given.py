@@ -1,0 +1,81 @@
+"""The files that were given: graphs and the external data that they name."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tiedexport import onnx_files
+from tiedexport.errors import UsageError
+from tiedexport.retie.protos import tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Given:
+    """The files that were given, and the external data that they name.
+
+    Attributes:
+        paths: the graphs.
+        data: graph → location, as the graph names it → data file.
+    """
+
+    paths: tuple[Path, ...]
+    data: dict[Path, dict[str, Path]]
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> Given:
+        """Look the data files up.
+
+        Raises:
+            GraphError: one of them is no sound ONNX file.
+        """
+        return cls(tuple(paths), {path: _data_files(path) for path in paths})
+
+    @property
+    def files(self) -> set[Path]:
+        """All files, each once, resolved."""
+        data = [file for files in self.data.values() for file in files.values()]
+        return {file.resolve() for file in (*self.paths, *data)}
+
+    @property
+    def size_bytes(self) -> int:
+        """All that they take, each file once."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def copy(self, folder: Path) -> list[Path]:
+        """Byte for byte copies of graphs and their data, each under its relative path.
+
+        Raises:
+            UsageError: two graphs have different data of one name.
+        """
+        targets: dict[Path, Path] = {}
+        for path in self.paths:
+            for name, file in {path.name: path, **self.data[path]}.items():
+                source = file.resolve()
+                if targets.setdefault(folder / name, source) != source:
+                    raise UsageError(
+                        "nothing can be mended, and copies of the inputs would have one name",
+                        where=name,
+                        got=f"{targets[folder / name]} and {source}",
+                        hint="give each file alone",
+                    )
+        for target, source in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        return list(targets)
+
+
+def _data_files(path: Path) -> dict[str, Path]:
+    proto = onnx_files.to_proto(onnx_files.load(path))
+    locations = {
+        entry.value
+        for tensor in tensors_in(proto)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return {name: path.parent / name for name in sorted(locations - {str(path.resolve())})}
