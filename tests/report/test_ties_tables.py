@@ -62,6 +62,20 @@ def test_only_copies_in_a_row_that_counts_are_marked_as_failed(stage, mark):
     assert tie_tables.mark(stage) == mark
 
 
+@pytest.mark.parametrize(
+    ("stage", "figures"),
+    [
+        (HELD, ("1 of 1", "1.18 MiB", "1.18 MiB", "1.000", "one copy")),
+        (LOST, ("0 of 1", "1.18 MiB", "2.35 MiB", "1.993", "copies")),
+        (replace(HELD, status="not proven"), ("–", "1.18 MiB", "1.18 MiB", "1.000", "not proven")),
+        (IDLE, ("–", "–", "–", "–", "not run")),
+        (handmade_ties.stage("checkpoint", "no tie", rest=0), ("–", "–", "–", "–", "no tie")),
+    ],
+)
+def test_figures_are_told_where_there_are_any(stage, figures):
+    assert tie_tables.figures(stage) == figures
+
+
 def test_equal_reasons_are_told_once_whatever_the_status():
     result = handmade_ties.audit(
         replace(HELD, reason="growth of Pss"), IDLE, handmade_ties.not_run("engine plan"), LOST

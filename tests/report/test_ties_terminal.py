@@ -146,7 +146,7 @@ def test_a_mistake_is_told_with_its_consequence_and_a_line_to_copy():
     text = printed(AUDITS["module"], width=40)
     assert CODE in text
     assert "the weight moves twice" in one_line(text)
-    assert text.index("lost already") < text.index("lost by a later call")
+    assert text.index("broken already") < text.index("at a later call")
 
 
 def test_names_with_brackets_stay_as_they_are():

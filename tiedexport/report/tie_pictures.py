@@ -42,7 +42,7 @@ def stage_chart(result: AuditResult) -> Figure | None:
 
 
 def _bars(axes: Axes, row: int, stage: Stage) -> None:
-    colour = COPY if stage.status == "copies" else ORIGINAL
+    colour = {"copies": COPY, "not proven": MUTED}.get(stage.status, ORIGINAL)
     times = f"{tie_tables.ratio(stage):.3f} ×"
     label = ": ".join(filter(None, (stage.name, stage.subject)))  # pale bars: for comparison
     axes.text(0, row - 0.32, shortened(label, 66), color=MUTED, fontsize=8.5)

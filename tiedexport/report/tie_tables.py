@@ -64,8 +64,9 @@ def figures(stage: Stage) -> tuple[str, ...]:
     if stage.status == "not run":
         return ("–", "–", "–", "–", stage.status)
     held = sum(len(tie.copies) <= 1 for tie in stage.ties)
+    known = stage.ties and stage.status != "not proven"
     return (
-        f"{held} of {len(stage.ties)}" if stage.ties else "–",
+        f"{held} of {len(stage.ties)}" if known else "–",
         size(stage.needed_bytes) if stage.needed_bytes else "–",
         size(stage.stored_bytes) if stage.needed_bytes else "–",
         f"{ratio(stage):.3f}" if stage.needed_bytes else "–",
@@ -139,7 +140,7 @@ def findings(result: AuditResult) -> list[Finding]:
 
 def when(breaks_now: bool) -> str:
     """Whether a finding's tie is lost yet."""
-    return "lost already" if breaks_now else "lost by a later call"
+    return "broken already" if breaks_now else "at a later call"
 
 
 def name(copy: StoredCopy) -> str:

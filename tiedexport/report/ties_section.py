@@ -90,7 +90,7 @@ def _mistake_section(result: AuditResult) -> Section:
 def _stage_section(result: AuditResult) -> Section:
     text = (
         "A weight on its way from Python to a device. Needed is each weight once, stored is what "
-        "lies there. Rows for comparison decide nothing."
+        "lies there. Rows for comparison, drawn pale, decide nothing."
     )
     blocks: list[Block] = []
     if (chart := tie_pictures.stage_chart(result)) is not None:

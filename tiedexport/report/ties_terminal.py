@@ -105,7 +105,7 @@ class _Ties:
             lost = size(sum(map(tie_tables.lost_bytes, rest)))
             self._in_a_line(f"{which} stored more than once, {lost} too much", rest)
         if len(held) > _HELD_SHOWN:
-            self._in_a_line(f"{len(held):,} ties hold, one copy each", held)
+            self._in_a_line(f"{len(held):,} ties, one copy each", held)
         else:
             for tie in held:
                 self._in_full(tie)
