@@ -58,10 +58,10 @@ def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, 
     rule = f"one copy takes at most {MARGIN:g} x its bytes and {empty}"
     if needed_bytes + tied_bytes <= limit_bytes:
         return "not proven", f"too small to tell a second copy: {rule}"
+    if done.unrun:
+        return "not proven", f"opened, but not run to its end: {done.unrun}"
     if done.grown_bytes > limit_bytes:
         return "copies", rule
-    if done.unrun:
-        return "not proven", f"opened, but not run: {done.unrun}"
     return "one copy", ""
 
 

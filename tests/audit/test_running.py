@@ -1,0 +1,163 @@
+"""What runs: ONNX Runtime's own graph and the memory of processes, seen from outside."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from audited_things import BOTH, TWICE
+from conftest import make_checkpoint
+from retied import model, weight
+
+from tiedexport.audit import audit, child, optimised
+from tiedexport.audit.child import Done, OpenGraphs, Optimise
+from tiedexport.audit.process import MARGIN, judge
+from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.checkpoint import save_checkpoint
+from tiedexport.export import build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiedexport.results.ties import AuditResult, Stage
+
+MIB = 1 << 20
+OPTIMISED, PROCESS = "ONNX Runtime's optimised graph", "process memory"
+
+MATMULS = (
+    "mm (float[N, 640] x) => (float[N, 640] y) "
+    "{ t = Transpose <perm = [1, 0]> (w) z = MatMul(x, t) y = MatMul(z, w) }"
+)
+
+
+def rows(result: AuditResult, name: str) -> list[Stage]:
+    return [row for row in result.stages if row.name == name]
+
+
+def written(path: Path, graph: str, **tensors: np.ndarray) -> Path:
+    onnx.save(model(graph, **tensors), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wide_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """One tied weight of 4 MiB in fp32: enough to show in the memory of a process."""
+    folder = tmp_path_factory.mktemp("wide")
+    save_checkpoint(folder / "wide.pt", make_checkpoint("autoencoder", {"widths": [1024, 1024]}))
+    build(folder / "wide.pt", folder / "wide.tied", precision="fp32,fp16", target=())
+    return open_bundle(folder / "wide.tied")
+
+
+def test_a_bundle_holds_one_copy_by_default_and_more_otherwise(wide_bundle: Bundle) -> None:
+    result = audit([wide_bundle.path])
+    default, *others = rows(result, PROCESS)
+    assert default.subject == "onnxruntime fp32 memory=shared"
+    assert (default.status, default.counts) == ("one copy", True)
+    assert default.needed_bytes <= default.stored_bytes <= MARGIN * default.needed_bytes + MIB
+    assert [row.subject for row in others] == [
+        "onnxruntime fp32 memory=packed",
+        "onnxruntime fp16 memory=shared",
+    ]
+    assert all((row.status, row.counts) == ("copies", False) for row in others)
+    assert result.passed
+    assert "fp32" in others[-1].reason
+
+
+def test_a_stored_transpose_is_a_second_copy_in_memory(tmp_path: Path) -> None:
+    w = weight(640, 640)
+    graph = TWICE.replace("40", "640").replace("24", "640")
+    path = written(tmp_path / "twice.onnx", graph, w=w, across=np.ascontiguousarray(w.T))
+    shared, defaults = rows(audit([path]), PROCESS)
+    assert (shared.status, shared.counts) == ("copies", True)
+    assert shared.stored_bytes > 1.9 * w.nbytes
+    assert not defaults.counts
+
+
+def test_a_matmul_loses_its_tie_to_the_defaults_only(tmp_path: Path) -> None:
+    path = written(tmp_path / "mm.onnx", MATMULS, w=weight(640, 640))
+    shared, defaults = rows(audit([path]), OPTIMISED)
+    assert (shared.status, shared.counts) == ("one copy", True)
+    assert (defaults.status, defaults.counts) == ("copies", False)
+    (tie,) = defaults.ties
+    assert [copy.form for copy in tie.copies] == ["original", "transposed"]
+    assert {copy.file for copy in tie.copies} >= {"memory"}
+
+
+def test_what_onnx_runtime_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    graph = BOTH.replace("Transpose", "own.Swirl").replace("40", "640").replace("24", "640")
+    path = written(tmp_path / "swirl.onnx", graph, w=weight(640, 640))
+    result = audit([path])
+    for name in (OPTIMISED, PROCESS):
+        for row in rows(result, name):
+            assert row.status == "not run"
+            assert "Swirl" in row.reason
+    assert result.passed
+
+
+def test_an_input_that_cannot_be_made_up_leaves_the_question_open(tmp_path: Path) -> None:
+    """Zeros are no shape of as many elements."""
+    graph = (
+        "g (float[N, 640] x, int64[2] s) => (float[A, B] y) { z = Gemm <transB = 1> (x, w) "
+        "t = Transpose <perm = [1, 0]> (w) u = Gemm <transB = 1> (z, t) y = Reshape(u, s) }"
+    )
+    path = written(tmp_path / "reshape.onnx", graph, w=weight(640, 640))
+    shared, _ = rows(audit([path]), PROCESS)
+    assert shared.status == "not proven"
+    assert shared.reason.startswith("opened, but not run to its end: ")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_many_weights_are_run_only_where_that_is_asked_for(
+    deep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimised, "LARGEST_BYTES", 1000)
+    path = written(tmp_path / "both.onnx", BOTH, w=weight(24, 40))
+    result = audit([path], deep=deep)
+    (row, *_) = rows(result, OPTIMISED)
+    assert (row.status == "not run") is not deep
+    assert ("--deep" in row.reason) is not deep
+
+
+@pytest.mark.parametrize(
+    ("needed", "tied", "done", "status"),
+    [
+        (100, 90, Done(grown_bytes=100, overhead_bytes=10), "one copy"),
+        (100, 90, Done(grown_bytes=135, overhead_bytes=10), "one copy"),
+        (100, 90, Done(grown_bytes=136, overhead_bytes=10), "copies"),
+        (100, 35, Done(grown_bytes=900, overhead_bytes=10), "not proven"),
+        (100, 90, Done(grown_bytes=100, overhead_bytes=80), "not proven"),
+        (100, 90, Done(grown_bytes=100, overhead_bytes=0, unrun="no input"), "not proven"),
+        (100, 90, Done(grown_bytes=200, overhead_bytes=0, unrun="no input"), "not proven"),
+    ],
+)
+def test_the_rule_of_one_copy(needed: int, tied: int, done: Done, status: str) -> None:
+    found, reason = judge(needed, tied, done)
+    assert found == status
+    assert bool(reason) is (status != "one copy")
+
+
+def test_a_job_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "both.onnx", BOTH, w=weight(24, 40))
+    out = tmp_path / "out.onnx"
+    failed, done = child.ask(
+        OpenGraphs(("nowhere.onnx",), "shared", ()), Optimise(str(path), str(out), "shared")
+    )
+    assert "nowhere.onnx" in failed.failed
+    assert not done.failed
+    assert out.is_file()
+
+
+def test_a_process_that_dies_or_takes_too_long_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Optimise("model.onnx", str(tmp_path / "out.onnx"), "shared")
+    monkeypatch.setattr(child, "TIME_LIMIT_S", 0.01)
+    (done,) = child.ask(job)
+    assert "more than 0.01 s" in done.failed
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    (done,) = child.ask(job)
+    assert "died, exit code 1" in done.failed
