@@ -42,6 +42,8 @@ def load(path: Path) -> ir.Model:
     try:
         model = ir.from_proto(proto)
         _settle(model, path)
+    except GraphError:
+        raise
     except Exception as error:  # the wall: onnx_ir has no exception of its own for every fault
         cause = _root_cause(error)
         unknown = isinstance(cause, NotImplementedError)
@@ -57,8 +59,14 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
     Tensors that were inline in the loaded file still point into it: replace them first where the
     result is to stand alone.
+
+    Raises:
+        GraphError: it holds what onnx_ir cannot write, as a string that is not UTF-8.
     """
-    proto = ir.to_proto(model)
+    try:
+        proto = ir.to_proto(model)
+    except Exception as error:  # the wall, as in `load`
+        raise GraphError("a graph that onnx_ir does not write", got=_root_cause(error)) from error
     proto.training_info.extend(model.meta.get("training_info", ()))
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         restore_sparse(nodes)
@@ -92,8 +100,15 @@ def _parse(skeleton: bytes, path: Path) -> onnx.ModelProto:
 def _settle(model: ir.Model, path: Path) -> None:
     """Tell each tensor where it lies: external data its folder, inline data its offset."""
     for _, graph in graphs_of(model):
+        for node in graph:
+            if any(a.type == ir.AttributeType.UNDEFINED for a in node.attributes.values()):
+                raise GraphError(
+                    "an attribute without a type", where=f"{node.name or node.op_type} in {path}"
+                )
         for owned in tensors_of(graph):
             tensor = owned.tensor
+            if tensor.dtype == ir.DataType.UNDEFINED:
+                raise GraphError("a tensor without a type", where=f"{owned.name!r} in {path}")
             if isinstance(tensor, ir.ExternalTensor):
                 inline = tensor.location == str(path.resolve())
                 tensor.base_dir = "" if inline else path.parent
