@@ -32,7 +32,7 @@ def main() -> None:
     weight_bytes = 4 * sum(a * b for a, b in pairwise(widths))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "large.pt"
-        _write(checkpoint, widths)
+        write_checkpoint(checkpoint, widths)
         command = [sys.executable, "-m", "tiedexport", "build", str(checkpoint), *passed_on]
         start = perf_counter()
         with subprocess.Popen(command) as build, PeakMemory(build.pid, SAMPLING_S) as memory:
@@ -52,7 +52,7 @@ def main() -> None:
     record(f"build_large_{arguments.widths}", figures)
 
 
-def _write(path: Path, widths: list[int]) -> None:
+def write_checkpoint(path: Path, widths: list[int]) -> None:
     """An untrained checkpoint: He-normal weights, zero biases, 32 random inputs."""
     torch.manual_seed(0)
     family = family_named("autoencoder")

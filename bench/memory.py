@@ -1,0 +1,288 @@
+"""What open sessions hold in memory, and how soon the first one answers.
+
+python bench/memory.py [--mib 256] [--processes 4] [--rounds 5]
+
+One tied layer; encoder, decoder and autoencoder stay open after a run at batch 1 and 64. Every
+process first runs a tiny model: libraries, threads and inputs are in its base.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from build_large import write_checkpoint
+from record import record
+
+from tiedexport import open_bundle, open_session
+from tiedexport.memory import data_pss_bytes, private_bytes
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+    from typing import Self
+
+FEATURES = 8192
+BATCHES = (1, 64)
+STAGES = ("encoder", "decoder", "autoencoder")
+CALLS, OPENS = 5, 50
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a bundle is opened; memory "default" is ONNX Runtime without any option of ours."""
+
+    runtime: str
+    precision: str
+    memory: str
+
+    @property
+    def script(self) -> str:
+        """What its figures are kept under."""
+        return f"memory_{self.runtime}_{self.precision}_{self.memory}"
+
+
+WAYS = (
+    Way("onnxruntime", "fp32", "shared"),
+    Way("onnxruntime", "fp32", "packed"),
+    Way("onnxruntime", "fp32", "default"),
+    Way("onnxruntime", "fp16", "shared"),
+    Way("torch", "fp32", "shared"),
+    Way("torch", "bf16", "shared"),
+    Way("torch", "fp16", "shared"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mib", type=int, default=256, help="size of the weight, in any type")
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    weight_bytes = arguments.mib << 20
+    measured: dict[Way, list[dict[str, float]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = _build(Path(folder) / "tiny", 4, "fp32,fp16,bf16")
+        full = _build(Path(folder) / "full", weight_bytes // 4 // FEATURES, "fp32")
+        half = _build(Path(folder) / "half", weight_bytes // 2 // FEATURES, "fp16,bf16")
+        bundles = {way: full if way.precision == "fp32" else half for way in WAYS}
+        for turn in range(arguments.rounds):
+            for way in WAYS[:: -1 if turn % 2 else 1]:
+                many = arguments.processes if turn == 0 else 1
+                measured[way].append(_measure(way, tiny, bundles[way], many, weight_bytes))
+        growth = {
+            way: _growth(way, tiny, full)
+            for way in WAYS
+            if (way.precision, way.memory) == ("fp32", "shared")
+        }
+        checks = _checks(full, arguments.rounds)
+    record("memory_checks", checks)
+    for way, turns in measured.items():
+        figures: dict[str, Any] = {
+            name: median(turn[name] for turn in turns if name in turn) for name in turns[0]
+        }
+        if way in growth:
+            figures |= {"opens": OPENS, "growth_bytes": growth[way]}
+        settings = {"weight_bytes": weight_bytes, "processes": arguments.processes}
+        record(way.script, {**figures, **settings, "rounds": arguments.rounds})
+
+
+def _build(path: Path, code: int, precision: str) -> str:
+    """A bundle of one untrained tied layer, made in a process of its own."""
+    checkpoint = path.with_suffix(".pt")
+    write_checkpoint(checkpoint, [FEATURES, code])
+    command = [sys.executable, "-m", "tiedexport", "build", str(checkpoint)]
+    command += ["--precision", precision, "--target", "none", "-q"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    checkpoint.unlink()
+    return str(path.with_suffix(".tied"))
+
+
+def _measure(
+    way: Way, tiny: str, bundle: str, processes: int, weight_bytes: int
+) -> dict[str, float]:
+    """Seconds of one process, its memory, and that of several which are alive at once."""
+    with ExitStack() as alive:
+        first = alive.enter_context(Process(way, tiny, bundle))
+        figures: dict[str, float] = first.ask("first_output")
+        figures |= first.ask("run")
+        figures["one_over_weight"] = first.growth_bytes() / weight_bytes
+        if processes == 1:
+            return figures
+        others = [alive.enter_context(Process(way, tiny, bundle)) for _ in range(processes - 1)]
+        for other in others:
+            other.ask("first_output")
+            other.ask("run")
+        together = sum(process.growth_bytes() for process in (first, *others))
+        return {**figures, "together_over_weight": together / weight_bytes}
+
+
+def _growth(way: Way, tiny: str, bundle: str) -> int:
+    """Private bytes more after many opens and closes than after the first few."""
+    with Process(way, tiny, bundle) as process:
+        before = process.ask("open_and_close", 3)
+        return int(process.ask("open_and_close", OPENS) - before)
+
+
+def _checks(bundle: str, rounds: int) -> dict[str, float]:
+    """Seconds that opening takes with every byte hashed, and with sizes checked only."""
+    seconds: dict[str, list[float]] = {"hash": [], "size": []}
+    for _ in range(rounds + 1):
+        for check, taken in seconds.items():
+            start = perf_counter()
+            open_bundle(bundle, check=check)
+            taken.append(perf_counter() - start)
+    return {f"{check}_s": median(taken[1:]) for check, taken in seconds.items()}
+
+
+class Process:
+    """A `Holder` in a process of its own."""
+
+    def __init__(self, way: Way, tiny: str, bundle: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, way, tiny, bundle))
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()
+        self._base_bytes = self._held_bytes()
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        """What a method of the holder returns."""
+        self._pipe.send((method, arguments))
+        return self._pipe.recv()
+
+    def growth_bytes(self) -> int:
+        """Data that it holds more than before it opened the bundle."""
+        return self._held_bytes() - self._base_bytes
+
+    def _held_bytes(self) -> int:
+        assert self._process.pid is not None
+        return data_pss_bytes(self._process.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, way: Way, tiny: str, bundle: str) -> None:
+    logging.disable(logging.WARNING)  # of copies: they are what is measured
+    holder = Holder(way, tiny, bundle)
+    pipe.send("ready")
+    while True:
+        try:
+            method, arguments = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(getattr(holder, method)(*arguments))
+
+
+class Holder:
+    """Opens a bundle in one way and keeps it open."""
+
+    def __init__(self, way: Way, tiny: str, bundle: str) -> None:
+        self._way, self._bundle = way, bundle
+        self._inputs = _inputs(bundle)
+        warming = self._opened(tiny)
+        for (stage, _), x in _inputs(tiny).items():
+            warming(stage, x)
+        del warming
+        gc.collect()
+
+    def first_output(self) -> dict[str, float]:
+        """Seconds from the bundle's path to the first output of the autoencoder, batch 1."""
+        x = self._inputs["autoencoder", 1]
+        start = perf_counter()
+        self._call = self._opened(self._bundle)
+        self._call("autoencoder", x)
+        return {"first_output_s": perf_counter() - start}
+
+    def run(self) -> dict[str, float]:
+        """Every stage at every batch size; median seconds of the autoencoder."""
+        figures = {}
+        for (stage, batch), x in self._inputs.items():
+            self._call(stage, x)
+            if stage == "autoencoder":
+                seconds = [_seconds(self._call, stage, x) for _ in range(CALLS)]
+                figures[f"batch_{batch}_s"] = median(seconds)
+        return figures
+
+    def open_and_close(self, times: int) -> int:
+        """Private bytes after opening, running every stage at batch 1 and closing so often."""
+        for _ in range(times):
+            with open_session(
+                open_bundle(self._bundle, check="size"),
+                runtime=self._way.runtime,
+                precision=self._way.precision,
+                memory="shared",
+                threads=1,
+            ) as session:
+                for stage in STAGES:
+                    session.run(stage, self._inputs[stage, 1])
+        gc.collect()
+        return private_bytes()
+
+    def _opened(self, path: str) -> Callable[[str, np.ndarray], np.ndarray]:
+        bundle = open_bundle(path, check="size")
+        if self._way.memory != "default":
+            session = open_session(
+                bundle,
+                runtime=self._way.runtime,
+                precision=self._way.precision,
+                memory=self._way.memory,
+                threads=1,
+            )
+            return session.run
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        sessions: dict[str, Any] = {}
+
+        def call(stage: str, x: np.ndarray) -> np.ndarray:
+            if stage not in sessions:
+                graph = bundle.graph(stage, Precision(self._way.precision))
+                sessions[stage] = onnxruntime.InferenceSession(graph, options)
+            session = sessions[stage]
+            output: np.ndarray = session.run(None, {session.get_inputs()[0].name: x})[0]
+            return output
+
+        return call
+
+
+def _inputs(path: str) -> dict[tuple[str, int], np.ndarray]:
+    """Random inputs of every stage and batch size."""
+    manifest, rng = open_bundle(path, check="size").manifest, np.random.default_rng(0)
+    return {
+        (stage, batch): rng.random(
+            (batch, *manifest.stage(stage).inputs[0].element_shape), np.float32
+        )
+        for stage in STAGES
+        for batch in BATCHES
+    }
+
+
+def _seconds(call: Callable[[str, np.ndarray], np.ndarray], stage: str, x: np.ndarray) -> float:
+    start = perf_counter()
+    call(stage, x)
+    return perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
