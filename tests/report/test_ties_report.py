@@ -6,11 +6,14 @@ import re
 
 import handmade
 import handmade_ties
+import numpy as np
+import onnx
 import pytest
 from html_outline import Outline
 from msgspec.structs import replace
 
-from tiedexport.report import audit_report, report, ties_section
+from tiedexport.audit import audit
+from tiedexport.report import audit_report, report, ties_section, ties_terminal
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -154,3 +157,33 @@ def test_no_audit_makes_a_bundle_hold_that_stores_too_much(tmp_path, monkeypatch
     path = report(bundle, audit=handmade_ties.healthy(), output=tmp_path / "r.html")
     answer = Outline(path.read_text("utf-8")).text.split("Does the tie hold?")[1]
     assert answer.lstrip("✗ ").startswith("no")
+
+
+def test_the_audit_of_two_real_files_is_told_on_the_page_and_on_the_terminal(tmp_path, capsys):
+    weight = np.random.default_rng(0).normal(size=(8, 24)).astype(np.float32)
+    for name, stored in (("encoder", weight), ("decoder", np.ascontiguousarray(weight.T))):
+        rows, columns = stored.shape
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Gemm", ["x", f"{name}.w"], ["y"], f"{name}_gemm", transB=1)],
+            name,
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", columns])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", rows])],
+            [onnx.numpy_helper.from_array(stored, f"{name}.w")],
+        )
+        opsets = [onnx.helper.make_opsetid("", 20)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    result = audit([tmp_path / "encoder.onnx", tmp_path / "decoder.onnx"])
+    page = page_of(result, tmp_path)
+    ties_terminal.print_audit(result)
+    for text in (page.text, capsys.readouterr().out):
+        shown = " ".join(text.split())
+        assert "encoder.w: 2 copies, 768 B needed, 1.50 KiB stored" in shown
+        for name in ("encoder", "decoder"):
+            assert f"{name}_gemm (Gemm) input 1" in shown
+            offset = (
+                (tmp_path / f"{name}.onnx")
+                .read_bytes()
+                .index((weight if name == "encoder" else weight.T).tobytes())
+            )
+            assert f"{name}.onnx @ {offset:,}" in shown
