@@ -88,6 +88,24 @@ def test_a_half_precision_decoder_takes_its_weight_from_the_encoder(tmp_path: Pa
     assert second_copies(graphs(result)) == []
 
 
+def test_old_files_whose_initializers_are_inputs_share_as_well(tmp_path: Path) -> None:
+    """Before ONNX 1.4 every initializer was an input, too."""
+    inputs = []
+    for number, array in enumerate((W, np.ascontiguousarray(W.T))):
+        n, k = array.shape
+        text = f"g (float[N, {n}] x, float[{n}, {k}] w{number}) => (float[N, {k}] y)"
+        made = model(
+            f"{text} {{ y = MatMul(x, w{number}) }}", ir_version=3, opset=8, **{f"w{number}": array}
+        )
+        inputs.append(saved(made, tmp_path / f"{number}.onnx"))
+    result = retie(inputs, tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    for path in graphs(result):
+        graph = onnx.load(path, load_external_data=False).graph
+        assert [tensor.name for tensor in graph.initializer] == ["w0"]
+        assert [value.name for value in graph.input] == ["x", "w0"]
+
+
 def test_a_name_that_means_another_weight_in_the_other_file_is_kept(tmp_path: Path) -> None:
     text = "d (float[N, 48] z) => (float[N, 80] y)"
     body = "{ h = MatMul(z, t) k = MatMul(h, w) y = MatMul(k, t) }"

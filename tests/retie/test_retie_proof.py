@@ -144,6 +144,32 @@ def test_a_flag_that_changes_bits_gives_way_to_a_transpose(
     assert [mend.how for mend in result.mends] == ["Transpose"]
 
 
+def test_a_mended_graph_that_does_not_run_fails(tmp_path: Path) -> None:
+    good, bad = (saved(make(), tmp_path / make.__name__) for make in (_tied, _unknown))
+    failed = proof.prove([good], [bad])
+    assert failed.verdict == "failed"
+    assert "only the given graph runs" in failed.detail
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        "float[N, 40] y) { y = MatMul(x, a) }",
+        "seq(float[N, 40]) y) { h = MatMul(x, a) y = SequenceConstruct(x, h) }",
+        "string[N, 40] y) { h = MatMul(x, a) y = Cast <to = 8> (h) }",
+        "float[N, 40] y) { h = MatMul(x, a) y = Log(h) }",
+    ],
+)
+def test_every_kind_of_output_is_compared(outputs: str, tmp_path: Path) -> None:
+    """Tensors, lists, strings, and numbers with NaN among them."""
+    paths = [
+        saved(model(f"g (float[N, 40] x) => ({outputs}", a=array), tmp_path / name)
+        for name, array in (("a.onnx", W), ("b.onnx", _TRANSPOSED))
+    ]
+    assert proof.prove(paths[:1], paths[:1]).verdict == "bit for bit"
+    assert proof.prove(paths[:1], paths[1:]).verdict == "failed"
+
+
 def test_both_branches_of_an_if_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever branch has the wrong mend, it is found."""
     monkeypatch.setattr(kept, "ops_between", lambda _kept, _copy: [])
@@ -189,8 +215,9 @@ def test_weights_that_are_nearly_equal_are_proposed_and_left(tmp_path: Path) -> 
         ),
         lambda: model(
             "g (float[N, 40] x) => (float[N, 40] y) { h = MatMul(x, a) k = MatMul(h, b) "
-            "l = MatMul(k, a) m = MatMul(l, c) y = MatMul(m, d) }",
+            "l = MatMul(k, e) m = MatMul(l, c) y = MatMul(m, d) }",
             a=W,
+            e=W,
             b=_TRANSPOSED + np.float32(1e-6),
             c=W + np.float32(1e-6),
             d=_TRANSPOSED + np.float32(1e-6),
@@ -235,6 +262,11 @@ class _Spec:
 
     def __init__(self, name: str, kind: str, shape: list[int | str | None]) -> None:
         self.name, self.type, self.shape = name, f"tensor({kind})", shape
+
+
+def test_random_inputs_never_fill_the_memory() -> None:
+    _, candidates = next(feeds([_Spec("x", "float", ["a", "b", "c", "d", "e"])], None))
+    assert 0 < max(feed["x"].size for feed in candidates) <= 1 << 24
 
 
 def test_random_inputs_keep_open_axes_of_one_name_equal() -> None:

@@ -56,6 +56,21 @@ def _shadowed() -> onnx.ModelProto:
     return made
 
 
+def _hidden() -> onnx.ModelProto:
+    """A branch repeats a weight of the main graph, the other has another one of its name."""
+    made = _branches(W, weight(24, 40, seed=5), ("v", "w"))
+    made.graph.initializer.append(onnx.numpy_helper.from_array(W, "w"))
+    made.graph.node.append(onnx.helper.make_node("MatMul", ["x", "w"], ["z"]))
+    made.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["N", 40]))
+    return made
+
+
+def _hidden_and_returned() -> onnx.ModelProto:
+    made = _hidden()
+    made.graph.output.append(onnx.helper.make_tensor_value_info("w", 1, W.shape))
+    return made
+
+
 def _inputs_hold_initializers() -> onnx.ModelProto:
     text = "g (float[N, 24] x, float[24, 40] a, float[40, 24] b) => (float[N, 24] y)"
     body = "{ h = MatMul(x, a) y = MatMul(h, b) }"
@@ -224,6 +239,8 @@ RULES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "shared",
     ),
+    "a name that is hidden": (_hidden, "shared"),
+    "a returned name that is hidden": (_hidden_and_returned, "shared"),
     "old ir version": (_inputs_hold_initializers, "Transpose"),
 }
 """Rule → a model with one weight stored twice, and what has to stand in the place of one."""

@@ -95,16 +95,17 @@ class GraphFile:
 
     def to_front(self, value: ir.Value) -> ir.Value:
         """The same constant as an initializer of the main graph, where every node can see it."""
+        name, tensor = str(value.name), constant_tensor(value)
+        hidden = self._defined[name] > 1  # a subgraph has something else of this name
         if value.is_initializer() and value.graph is self.model.graph:
-            if self._defined[value.name] > 1:  # a subgraph has something else of this name
-                old = value.name or ""
-                value.name = self.free(old)
-                self._defined[old] -= 1
-            return value
-        tensor = constant_tensor(value)
-        name = value.name or "weight"
+            if not hidden:
+                return value
+            if not value.is_graph_output():
+                value.name = self.free(name)
+                self.release(name)
+                return value
         if not value.is_graph_output():
-            self._defined[name] -= 1  # its name may go on with it
+            self.release(name)  # it may go on with the tensor
         return self.replace(value, self.add_initializer(name, tensor))
 
     def replace(self, old: ir.Value, new: ir.Value) -> ir.Value:
@@ -131,9 +132,9 @@ class GraphFile:
             if returned is old:
                 graph.outputs[i] = output
 
-    def release(self, name: str | None) -> None:
-        """Let the next definition take this name."""
-        self._defined[str(name)] -= 1
+    def release(self, name: str) -> None:
+        """Let the next definition take the name of one that goes away."""
+        self._defined[name] -= 1
 
     def free(self, wanted: str) -> str:
         """A name that no graph of the model defines, as much like this one as can be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ _SIZES = ((2, 3), (1, 1), (3, 8), (1, 16), (1, 32), (1, 64), (1, 224))
 """Of the first axis, and of every other, where the graph leaves them open."""
 
 _FEW = 16  # integers where no table says how many there may be
+_MOST = 1 << 24  # elements of open axes: five of them would fill the memory
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Style:
     scale: float = 1.0
 
 
-def feeds(inputs: Sequence[Any], table: int | None) -> Iterator[tuple[str, list[Feed]]]:
+def feeds(inputs: Sequence[Any], table: int | None) -> Iterator[tuple[str, Iterator[Feed]]]:
     """Sets of inputs, the most telling first, for as long as the model refuses them.
 
     Args:
@@ -46,7 +48,7 @@ def feeds(inputs: Sequence[Any], table: int | None) -> Iterator[tuple[str, list[
         table: rows of the smallest table that integers may index; None where there is none.
 
     Yields:
-        What they are, in words, and one feed a size of the open axes.
+        What they are, in words, and the feeds, one for each size of the open axes.
 
     Raises:
         ValueError: an input that is no dense tensor, or of a type that numpy lacks.
@@ -57,11 +59,26 @@ def feeds(inputs: Sequence[Any], table: int | None) -> Iterator[tuple[str, list[
     limit = table or _FEW
     for style in (Style(limit), Style(limit, scale=0.01), Style(2), Style(2, lowest=1), Style(1)):
         words = f"normal floats × {style.scale:g}, integers {style.lowest} to {style.limit - 1}"
-        yield words, [_feed(inputs, style, number) for number in range(len(_SIZES))]
+        yield words, _feeds(inputs, style)
 
 
-def _feed(inputs: Sequence[Any], style: Style, number: int) -> Feed:
-    rng = np.random.default_rng(number)
+def _feeds(inputs: Sequence[Any], style: Style) -> Iterator[Feed]:
+    for number in range(len(_SIZES)):
+        shapes = _shapes(inputs, number)
+        is_open = any(not isinstance(dim, int) for spec in inputs for dim in spec.shape)
+        if is_open and sum(map(math.prod, shapes.values())) > _MOST:
+            continue
+        rng = np.random.default_rng(number)
+        yield {
+            spec.name: _random(
+                rng, np.dtype(_DTYPES[spec.type[7:-1]]), shapes[spec.name], style, number
+            )
+            for spec in inputs
+        }
+
+
+def _shapes(inputs: Sequence[Any], number: int) -> dict[str, list[int]]:
+    """The shape of each input, with the open axes filled in."""
     batch, other = _SIZES[number]
     leading = {spec.shape[0] for spec in inputs if spec.shape}
 
@@ -77,16 +94,7 @@ def _feed(inputs: Sequence[Any], style: Style, number: int) -> Feed:
             return int(dim)
         return batch if dim in leading else other
 
-    return {
-        spec.name: _random(
-            rng,
-            np.dtype(_DTYPES[spec.type[7:-1]]),
-            [size(dim, axis) for axis, dim in enumerate(spec.shape)],
-            style,
-            number,
-        )
-        for spec in inputs
-    }
+    return {spec.name: [size(dim, axis) for axis, dim in enumerate(spec.shape)] for spec in inputs}
 
 
 def _random(

@@ -215,19 +215,15 @@ class Runner:
 
 def _same(first: Any, second: Any) -> bool:
     """Equal bit for bit, NaN and signs of zero included."""
-    if isinstance(first, np.ndarray):
-        if not isinstance(second, np.ndarray) or first.dtype != second.dtype:
-            return False
-        if first.shape != second.shape:
-            return False
-        if first.dtype.kind in "OU":
-            return np.array_equal(first, second)
-        return np.array_equal(_bytes(first), _bytes(second))
     if isinstance(first, list):
         return len(first) == len(second) and all(map(_same, first, second))
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
-    return bool(first == second or (first != first and second != second))
+    if not isinstance(first, np.ndarray):
+        return bool(first == second)
+    if first.dtype != second.dtype or first.shape != second.shape:
+        return False
+    if first.dtype.kind in "OU":
+        return np.array_equal(first, second)
+    return np.array_equal(_bytes(first), _bytes(second))
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
