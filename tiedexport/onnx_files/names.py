@@ -18,7 +18,7 @@ def check_names(model: onnx.ModelProto, path: Path) -> None:
     """Check every graph and function body.
 
     Raises:
-        GraphError: a value or function that is defined twice, a value that nothing defines, or a
+        GraphError: a value, function or attribute that is defined twice, a value that nothing defines, or a
             function that calls itself.
     """
     _check_graph(model.graph, frozenset(), str(path))
@@ -85,6 +85,11 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], known: frozenset[str], where: 
     for index, node in enumerate(nodes):
         label = node.name or f"{node.op_type}_{index}"
         _require(filter(None, node.input), known, f"{label} ({node.op_type})", where)
+        attributes = [attribute.name for attribute in node.attribute]
+        if len(set(attributes)) < len(attributes):
+            raise GraphError(
+                "attributes of one name", where=f"{where}, {label}", got=", ".join(attributes)
+            )
         for graph in _subgraphs(node):
             _check_graph(graph, known, f"{where}, {label}")
 

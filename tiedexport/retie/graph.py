@@ -157,7 +157,7 @@ class GraphFile:
                 *(output for node in graph for output in node.outputs),
             )
         )
-        return {name for value in values for name in value.meta.get(_ANNOTATION, {}).values()}
+        return {name for value in values for name in (value.meta.get(_ANNOTATION) or {}).values()}
 
 
 def constant_value(handle: object) -> ir.Value | None:
