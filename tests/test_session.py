@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from recording_runtime import Recording, recording_runtimes
 
+from tiedexport import trt
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.errors import BundleError, MissingRuntimeError, RuntimeFailedError
 from tiedexport.runtimes import Options
@@ -171,3 +174,15 @@ def test_stages_answer_to_their_names_and_their_verbs(dense_bundle: Bundle):
             by_name, by_verb = session.run(stage, x), session.run(verb, x)
             np.testing.assert_array_equal(by_name, by_verb)
             np.testing.assert_array_equal(by_name, getattr(session, verb)(x))
+
+
+def test_auto_on_a_cpu_loads_no_library_but_the_one_that_it_takes(dense_bundle: Bundle):
+    if trt.driver().available:
+        pytest.skip("there is a GPU, of which auto asks every library")
+    code = (
+        "import sys, tiedexport\n"
+        f"session = tiedexport.open_session({str(dense_bundle.path)!r})\n"
+        "print(session.runtime, *({'torch', 'onnx', 'tensorrt_rtx'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["onnxruntime"]

@@ -43,6 +43,55 @@ def test_a_closed_session_frees_the_module_though_a_bound_call_is_kept(dense_bun
     assert module() is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tile_bytes", [1, 300, 1 << 20])  # a row, rows that do not divide, all
+def test_a_product_by_tiles_is_summed_in_fp32_and_rounded_once(
+    monkeypatch: pytest.MonkeyPatch, dtype, transposed, bias, tile_bytes
+):
+    monkeypatch.setattr(runner, "_TILE_BYTES", tile_bytes)
+    torch.manual_seed(0)
+    units, features = 13, 20
+    weight = (
+        torch.randn(features, units).to(dtype).t()
+        if transposed
+        else torch.randn(units, features).to(dtype)
+    )
+    x = torch.randn(2, 3, features).to(dtype)
+    offset = torch.randn(units).to(dtype) if bias else None
+    exact = torch.nn.functional.linear(
+        x.double(), weight.double(), None if offset is None else offset.double()
+    )
+    found = runner._linear(x, weight, offset)
+    assert (found.dtype, found.shape) == (dtype, exact.shape)
+    assert torch.all((found.double() - exact).abs() <= torch.finfo(dtype).eps * exact.abs() + 1e-5)
+
+
+def test_products_go_by_tiles_exactly_where_torch_has_no_fast_kernel(
+    dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+):
+    calls, linear = [], runner._linear
+    monkeypatch.setattr(runner, "_linear", lambda *given: (calls.append(1), linear(*given))[1])
+    for fast, products in ((True, 0), (False, 4)):
+        monkeypatch.setattr(runner, "_has_fast_kernels", lambda precision, fast=fast: fast)
+        with open_session(dense_bundle, runtime="torch", precision="fp16", threads=1) as session:
+            session.reconstruct(dense_bundle.golden["input"])
+        assert len(calls) == products
+
+
+@pytest.mark.parametrize("model", ["dense", "conv"])
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_kernel_is_said_to_be_stored_again_where_a_library_convolves(
+    bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch, model, precision, fast
+):
+    monkeypatch.setattr(runner, "_has_fast_kernels", lambda precision: fast)
+    reason = runtime_named("torch").hidden_copies(bundles[model], precision)
+    assert (reason is not None) == (model == "conv" and fast)
+    assert runtime_named("torch-cuda").hidden_copies(bundles[model], precision) is None
+
+
 def test_a_fake_cuda_session_computes_with_float32_sums_and_restores_the_settings(
     dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ):

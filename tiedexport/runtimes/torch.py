@@ -90,14 +90,15 @@ def _torch_finds_cuda() -> bool:
 
 def _has_fast_kernels(precision: Precision) -> bool:
     """Whether torch on this CPU leaves products in this precision to oneDNN or MKL."""
-    import torch
-
     if precision is Precision.FP32:
         return True
-    mkldnn = torch.ops.mkldnn
-    half = precision is Precision.FP16
-    asked = mkldnn._is_mkldnn_fp16_supported if half else mkldnn._is_mkldnn_bf16_supported
-    return bool(asked())
+    import torch
+
+    return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
+        torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        if precision is Precision.FP16
+        else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 _CUDA_SETTINGS = threading.Lock()
