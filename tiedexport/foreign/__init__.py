@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from tiedexport import live
 from tiedexport.checkpoint import FORMAT, load_checkpoint, load_safely
@@ -34,7 +34,7 @@ def checkpoint(model: str | Path | nn.Module, asked: Asked) -> Brought:
 
         _refuse(asked, "a torch.export program", "family", "settings", "input_shape")
         return module.from_program(path, asked)
-    if path.suffix == ".safetensors" or _is_bare(path):
+    if path.suffix == ".safetensors" or _is_bare(path, asked):
         from tiedexport.foreign import state_dict
 
         _refuse(asked, "a state dict", "input_shape")
@@ -60,8 +60,10 @@ def _is_program(path: Path) -> bool:
         return any(name.endswith("archive_format") for name in archive.namelist())
 
 
-def _is_bare(path: Path) -> bool:
-    return path.is_file() and load_safely(path).get("format") != FORMAT
+def _is_bare(path: Path, asked: Asked) -> bool:
+    content = load_safely(path)
+    holds_tensors = any(isinstance(value, Tensor | dict) for value in content.values())
+    return content.get("format") != FORMAT and (holds_tensors or asked.family is not None)
 
 
 def _refuse(asked: Asked, kind: str, *names: str) -> None:

@@ -66,8 +66,9 @@ def chain_from_program(
     if wrapped:
         unwrap_names(model.graph)
     model = passes.run(model, passes.CANONICAL[:1], _plan())
-    _rename(model.graph, parameters)
+    _take_first_names(model.graph, parameters)
     merged = dict(share_copies(model.graph))
+    _keep_clear_of_attributes(model.graph)
     model = passes.run(model, passes.CANONICAL[1:], _plan())
     outputs = [str(value.name) for value in model.graph.outputs]
     chains = sorted((_layers(model, output) for output in outputs), key=len)
@@ -88,24 +89,31 @@ def chain_from_program(
     return SplitChain(whole, encoder_layers, _parameters(model.graph, whole), merged, code)
 
 
-def _rename(graph: ir.Graph, parameters: Mapping[str, Tensor]) -> None:
-    """The first name of each parameter, where the exporter takes the last.
-
-    `encode.weight` becomes `encode_.weight`: in our module, `encode` is a method.
-    """
+def _take_first_names(graph: ir.Graph, parameters: Mapping[str, Tensor]) -> None:
+    """Name a parameter of several names by the first, where the exporter takes the last."""
     first: dict[tuple[object, ...], str] = {}
     for name, tensor in parameters.items():
         first.setdefault(_identity(tensor), name)
-    taken = {*dir(Chain), "input_shape", "_encoder", "_decoder"}
-    values = list(graph.initializers.values())
-    graph.initializers.clear()
-    for value in values:
+    for value in list(graph.initializers.values()):
         raw = getattr(value.const_value, "raw", None)
-        if isinstance(raw, Tensor):
-            value.name = first.get(_identity(raw), value.name)
+        own = first.get(_identity(raw)) if isinstance(raw, Tensor) else None
+        if own is not None and own not in graph.initializers:
+            _rename(graph, value, own)
+
+
+def _keep_clear_of_attributes(graph: ir.Graph) -> None:
+    """`encode.weight` becomes `encode_.weight`: in our module, `encode` is a method."""
+    taken = {*dir(Chain), "input_shape", "_encoder", "_decoder"}
+    for value in list(graph.initializers.values()):
         head, dot, rest = str(value.name).partition(".")
-        value.name = f"{head}_{dot}{rest}" if head in taken else value.name
-        graph.register_initializer(value)
+        if head in taken:
+            _rename(graph, value, f"{head}_{dot}{rest}")
+
+
+def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    del graph.initializers[str(value.name)]
+    value.name = name
+    graph.register_initializer(value)
 
 
 def _identity(tensor: Tensor) -> tuple[object, ...]:

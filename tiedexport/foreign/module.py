@@ -44,12 +44,10 @@ def from_module(module: nn.Module, name: str, asked: Asked) -> Brought:
     parameters = dict(module.named_parameters())
     _refuse_unusable(parameters, name)
     samples, note = samples_for(shape, asked.samples)
-    staged = all(callable(getattr(module, method, None)) for method in ("encode", "decode"))
-    subject = BothStages(module) if staged else module
     with _evaluation_mode(module):
+        staged = _has_stages(module, samples[:_CHECKED], name)
+        subject = BothStages(module) if staged else module
         expected = outputs_in_float64(subject, samples[:_CHECKED], name)
-        if staged:
-            _refuse_other_forward(module, samples[:_CHECKED], expected[1], name)
         program = program_from_module(subject, shape)
     chain = chain_from_program(program, parameters, wrapped=staged)
     return _brought(chain, parameters, samples, expected, name, note)
@@ -142,18 +140,25 @@ def _refuse_unusable(parameters: Mapping[str, Tensor], where: str) -> None:
         refuse_unusable(tensor.detach(), f"{where}: {name}")
 
 
-def _refuse_other_forward(module: nn.Module, x: Tensor, wanted: Tensor, name: str) -> None:
-    """A bundle runs decode(encode(x)): a `forward` that adds to it would be lost silently."""
+def _has_stages(module: nn.Module, x: Tensor, name: str) -> bool:
+    """Whether `encode` and `decode` make the model: as methods they do, as layers they may."""
+    stages = [getattr(module, stage, None) for stage in ("encode", "decode")]
+    if not all(map(callable, stages)):
+        return False
+    are_layers = any(isinstance(stage, nn.Module) for stage in stages)
     try:
         outputs = outputs_in_float64(module, x, name)
-    except BadInputError:  # a module without a forward, or one that takes more: it is not used
-        return
-    if not any(_close(wanted, output) for output in outputs):
+    except BadInputError:  # no forward, or one that takes more: it is not used
+        return True
+    _, reconstruction = outputs_in_float64(BothStages(module), x, name)
+    agree = any(_close(reconstruction, output) for output in outputs)
+    if not agree and not are_layers:  # a bundle would silently leave out what forward adds
         raise GraphError(
             "forward computes something else than decode(encode(x))",
             where=name,
-            hint="let them agree, or leave encode and decode away: forward is then what is built",
+            hint="let them agree, or rename encode and decode: forward is then what is built",
         )
+    return agree
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -134,16 +134,16 @@ def _or_zeros(layer: Dense, width: int) -> Tensor:
 def _notes(
     found: Autoencoder, widths: list[int], settings: Mapping[str, str], config: StackConfig
 ) -> list[str]:
-    pairs = ", ".join(
-        f"{one.name} and {other.name}" if one.name != other.name else one.name
-        for one, other in zip(found.encoder, found.decoder, strict=True)
-    )
-    lines = [
-        f"read as an autoencoder {' → '.join(map(str, widths))}",
-        f"tied: {pairs}"
-        if found.tied
-        else f"not tied: the decoder has weights of its own ({pairs}); built as the untied twin",
-    ]
+    layers = list(zip(found.encoder, found.decoder, strict=True))
+    pairs = ", ".join(f"{one.name} and {other.name}" for one, other in layers)
+    if all(one.name == other.name for one, other in layers):
+        ties = f"tied: no decoder weights are here, so {', '.join(one.name for one, _ in layers)} "
+        ties += "serve both ways"
+    elif found.tied:
+        ties = f"tied: {pairs}"
+    else:
+        ties = f"not tied: decoder weights differ ({pairs}); built as the untied twin"
+    lines = [f"read as an autoencoder {' → '.join(map(str, widths))}", ties]
     if any(layer.bias is None for layer in (*found.encoder, *found.decoder)):
         lines.append("where a bias is missing, zeros stand for it")
     told = ("activation", "code", "output")
