@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
 from retied import digests, graphs, model, saved, second_copies, weight
 
 from tiedexport.errors import GraphError, UsageError
-from tiedexport.memory import PeakMemory
 from tiedexport.retie import retie
 
 if TYPE_CHECKING:
@@ -153,19 +150,6 @@ def test_a_result_is_left_as_it_is_when_retied(tmp_path: Path) -> None:
     assert digests(tmp_path / "once") == digests(tmp_path / "twice")
 
 
-def test_ties_that_cost_more_than_they_save_are_not_made(tmp_path: Path) -> None:
-    """Entries into a data file for sixteen numbers take more bytes than the numbers."""
-    text = "g (float[N, 16] x) => (float[N, 16] y) { y = Add(x, b) }"
-    inputs = [
-        saved(model(text, b=weight(16)), tmp_path / f"{name}.onnx") for name in ("first", "second")
-    ]
-    result = retie(inputs, tmp_path / "out")
-    assert result.mends == ()
-    assert len(result.left) == 1
-    assert result.bytes_after == result.bytes_before
-    assert sorted(digests(tmp_path / "out")) == ["first.onnx", "second.onnx"]
-
-
 def _in_its_own_folder(tmp_path: Path) -> tuple[list[Path], Path]:
     return [saved(_encoder(), tmp_path / "encoder.onnx")], tmp_path
 
@@ -230,45 +214,6 @@ def test_an_unsound_input_is_an_error_and_leaves_nothing(tmp_path: Path) -> None
     with pytest.raises(GraphError):
         retie([good, bad], tmp_path / "out")
     assert sorted(digests(tmp_path)) == ["bad.onnx", "good.onnx"]
-
-
-def _large(path: Path) -> Path:
-    """A tied pair behind a table of 3 GiB that is a hole in its file."""
-    rows, holes = 3 << 20, (3 << 20) * 256 * 4
-    data = path.with_name("large.data")
-    with data.open("wb") as file:
-        file.truncate(holes)
-        file.seek(holes)
-        file.write(W.tobytes() + np.ascontiguousarray(W.T).tobytes())
-    made = model(
-        "g (int64[N] i, float[N, 48] x) => (float[N, 48] y, float[N, 256] r) "
-        "{ r = Gather(table, i) h = MatMul(x, w) y = MatMul(h, t) }"
-    )
-    for name, shape, offset in (
-        ("table", (rows, 256), 0),
-        ("w", W.shape, holes),
-        ("t", W.T.shape, holes + W.nbytes),
-    ):
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
-        tensor.data_location = TensorProto.EXTERNAL
-        length = 4 * math.prod(shape)
-        for key, value in (("location", data.name), ("offset", offset), ("length", length)):
-            tensor.external_data.add(key=key, value=str(value))
-        made.graph.initializer.append(tensor)
-    path.write_bytes(made.SerializeToString())
-    return path
-
-
-def test_more_than_two_gib_are_mended_without_being_loaded(tmp_path: Path) -> None:
-    path = _large(tmp_path / "large.onnx")
-    with PeakMemory() as memory:
-        result = retie([path], tmp_path / "out")
-    assert result.proof == "bit for bit", result.proof_detail
-    assert [mend.how for mend in result.mends] == ["Transpose"]
-    assert result.bytes_before - result.bytes_after == pytest.approx(W.nbytes, abs=200)
-    assert memory.peak_bytes - memory.start_bytes < 300 << 20
-    written = tmp_path / "out" / "weights.data"
-    assert written.stat().st_blocks * 512 < 1 << 20  # the hole is still one
 
 
 @pytest.mark.parametrize("when", ["write", "prove"])

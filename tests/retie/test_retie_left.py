@@ -168,19 +168,6 @@ def test_a_copy_that_must_stay_does_not_keep_others_from_being_tied(tmp_path: Pa
     assert len(result.left) == 1
 
 
-def test_a_file_never_grows_by_the_names_of_what_ties_it(tmp_path: Path) -> None:
-    """A Reshape names its shape; where names are long that outweighs a short weight."""
-    name = "long" * 100
-    text = "g (float[7, 8] x, float[56] k) => (float[7, 8] y, float[56] z)"
-    body = f"{{ y = Mul(x, a) z = Mul(k, {name}) }}"
-    made = model(f"{text} {body}", **{"a": weight(7, 8), name: weight(56)})
-    path = saved(made, tmp_path / "model.onnx")
-    result = retie([path], tmp_path / "out")
-    assert result.mends == ()
-    assert "more bytes than it saves" in result.left[0].reason
-    assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
-
-
 def _unequal_data(tmp_path: Path) -> list[Path]:
     """Two graphs, each in a folder with a data file of one name."""
     return [

@@ -30,13 +30,6 @@ def _tied() -> onnx.ModelProto:
     return model(f"g (float[N, 40] x) => (float[N, 40] y) {_TIED}", a=W, b=_TRANSPOSED)
 
 
-def _near(op: str = "MatMul(h, b)", noise: float = 1e-6, **more: np.ndarray) -> onnx.ModelProto:
-    """A decoder whose weight has drifted a little from its encoder's."""
-    drifted = (_TRANSPOSED + noise * weight(40, 40, seed=1)).astype(np.float32)
-    text = f"g (float[N, 40] x) => (float[N, 40] y) {{ h = MatMul(x, a) y = {op} }}"
-    return model(text, a=W, b=drifted, **more)
-
-
 def _path(made: onnx.ModelProto, tmp_path: Path) -> Path:
     return saved(made, tmp_path / "in" / "model.onnx")
 
@@ -183,80 +176,6 @@ def test_both_branches_of_an_if_are_run(tmp_path: Path, monkeypatch: pytest.Monk
         assert retie([path], tmp_path / "out").proof == "failed"
 
 
-def test_weights_that_are_nearly_equal_are_proposed_and_left(tmp_path: Path) -> None:
-    path = _path(_near(), tmp_path)
-    assert retie([path], tmp_path / "out").proposals == ()
-    result = retie([path], tmp_path / "out", atol=1e-4)
-    [proposal] = result.proposals
-    assert 0 < proposal.difference < 1e-4
-    assert result.mends == ()
-    assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        _near,
-        lambda: _near("Gemm <alpha = -0.5, beta = 2.0> (h, b, c)", c=weight(40, seed=2)),
-        lambda: _near("MatMul(b, b)"),
-        lambda: _near("Sub(h, b)"),
-        lambda: _near("Tanh(h)"),
-        lambda: model(
-            "g (float[N, 40] x, int64[K] i) => (float[N, 40] y, float[K, 40] r) "
-            "{ r = Gather(b, i) y = MatMul(x, a) }",
-            a=W,
-            b=_TRANSPOSED + np.float32(1e-6),
-        ),
-        lambda: model(
-            "g (float[N, 5, 8, 8] x) => (float[N, 5, 8, 8] y) "
-            "{ h = Conv <pads = [1, 1, 1, 1]> (x, a) y = ConvTranspose(h, b) }",
-            a=weight(6, 5, 3, 3),
-            b=weight(6, 5, 3, 3) + np.float32(1e-6),
-        ),
-        lambda: model(
-            "g (float[N, 40] x) => (float[N, 40] y) { h = MatMul(x, a) k = MatMul(h, b) "
-            "l = MatMul(k, e) m = MatMul(l, c) y = MatMul(m, d) }",
-            a=W,
-            e=W,
-            b=_TRANSPOSED + np.float32(1e-6),
-            c=W + np.float32(1e-6),
-            d=_TRANSPOSED + np.float32(1e-6),
-        ),
-    ],
-)
-def test_accepted_weights_change_each_node_within_its_bound(
-    make: Callable[[], onnx.ModelProto], tmp_path: Path
-) -> None:
-    path = _path(make(), tmp_path)
-    result = retie([path], tmp_path / "out", atol=1e-4, accept=True)
-    assert result.proof == "within bound", result.proof_detail
-    assert second_copies(graphs(result)) == []
-    assert sorted(digests(tmp_path / "out")) == ["model.onnx"]
-    assert any(mend.difference > 0 for mend in result.mends)
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("(float[40, 40] x) => (float[40, 40] y) { h = PRelu(x, a) y = PRelu(h, b) }", "PRelu"),
-        (
-            "(float[N, 40] x, bool c) => (float[N, 40] y) { h = MatMul(x, a) y = If(c) "
-            "<then_branch = t () => (float[N, 40] p) { p = MatMul(h, b) }, "
-            "else_branch = e () => (float[N, 40] q) { q = Relu(h) }> }",
-            "in a subgraph",
-        ),
-    ],
-)
-def test_a_change_that_no_bound_is_known_for_is_not_proven(
-    text: str, why: str, tmp_path: Path
-) -> None:
-    text = f"g {text}"
-    path = _path(model(text, a=W, b=_TRANSPOSED + np.float32(1e-6)), tmp_path)
-    result = retie([path], tmp_path / "out", atol=1e-4, accept=True)
-    assert (result.proof, result.outputs) == ("not proven", ())
-    assert why in result.proof_detail
-
-
 class _Spec:
     """As ONNX Runtime describes an input."""
 
@@ -296,8 +215,8 @@ def test_random_inputs_keep_open_axes_of_one_name_equal() -> None:
         (_tied, [], 0),
         (_unknown, [], 3),
         (_unknown, ["--unproven"], 0),
-        (_near, ["--atol", "1e-4", "--accept"], 0),
-        (_near, ["--accept"], 2),
+        (_tied, ["--atol", "1e-4", "--accept"], 0),
+        (_tied, ["--accept"], 2),
     ],
 )
 def test_the_exit_code_tells_the_verdict(
@@ -320,19 +239,3 @@ def test_a_failed_proof_exits_with_one(tmp_path: Path, monkeypatch: pytest.Monke
     path = _path(_tied(), tmp_path)
     done = CliRunner().invoke(cli, ["retie", str(path), "-o", str(tmp_path / "out")])
     assert done.exit_code == 1
-
-
-def test_an_accepted_weight_of_an_encoder_changes_a_decoder_within_its_bound(
-    tmp_path: Path,
-) -> None:
-    """The decoder is exact and the encoder is not; each file has a verdict of its own."""
-    text = "(float[N, 40] x) => (float[N, 40] y) { y = MatMul(x, w) }"
-    inputs = [
-        saved(model(f"g {text}", w=array), tmp_path / f"{name}.onnx")
-        for name, array in (("one", W), ("two", _TRANSPOSED + np.float32(1e-6)))
-    ]
-    result = retie(inputs, tmp_path / "out", atol=1e-4, accept=True)
-    assert result.proof == "within bound", result.proof_detail
-    assert "one.onnx: 4 runs" in result.proof_detail
-    assert "two.onnx: each node" in result.proof_detail
-    assert second_copies(graphs(result)) == []

@@ -284,19 +284,3 @@ def test_several_copies_in_one_form_share_one_node(tmp_path: Path) -> None:
     result = retie([path], tmp_path / "out")
     assert result.proof == "bit for bit"
     assert nodes(graphs(result)[0]).count("Transpose") == 1
-
-
-def test_a_small_tie_is_made_among_many_weights(tmp_path: Path) -> None:
-    """What stays inline does not count by the longer entries that stand for it meanwhile."""
-    others = {f"w{i}": weight(20, 20, seed=100 + i) for i in range(150)}
-    body = " ".join(f"h{i + 1} = MatMul(h{i}, w{i})" for i in range(150))
-    text = "g (float[N, 20] x) => (float[N, 20] y) { h0 = MatMul(x, a) "
-    made = model(
-        f"{text} {body} y = MatMul(h150, b) }}",
-        a=weight(20, 20),
-        b=_flipped(weight(20, 20)),
-        **others,
-    )
-    path = saved(made, tmp_path / ("deep" * 20) / "model.onnx")
-    result = retie([path], tmp_path / "out")
-    assert [mend.how for mend in result.mends] == ["Transpose"]
