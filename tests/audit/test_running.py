@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,11 @@ def rows(result: AuditResult, name: str) -> list[Stage]:
     return [row for row in result.stages if row.name == name]
 
 
+def square(graph: str, width: int) -> str:
+    """The graph with another width: large enough to show in the memory of a process."""
+    return re.sub(r"\b(24|40)\b", str(width), graph)
+
+
 def written(path: Path, graph: str, **tensors: np.ndarray) -> Path:
     onnx.save(model(graph, **tensors), path)
     return path
@@ -66,9 +72,22 @@ def test_a_bundle_holds_one_copy_by_default_and_more_otherwise(wide_bundle: Bund
     assert "fp32" in others[-1].reason
 
 
+@pytest.mark.parametrize(("width", "data"), [(640, ""), (1024, "both.bin")])
+def test_a_graph_with_a_transpose_is_one_copy_in_memory(
+    width: int, data: str, tmp_path: Path
+) -> None:
+    made = model(square(BOTH, width), w=weight(width, width))
+    path = tmp_path / "both.onnx"
+    onnx.save(made, path, save_as_external_data=bool(data), location=data, size_threshold=0)
+    shared, defaults = rows(audit([path]), PROCESS)
+    assert (shared.status, shared.counts) == ("one copy", True)
+    assert (defaults.status, defaults.counts) == ("copies", False)
+    assert shared.stored_bytes < defaults.stored_bytes
+
+
 def test_a_stored_transpose_is_a_second_copy_in_memory(tmp_path: Path) -> None:
     w = weight(640, 640)
-    graph = TWICE.replace("40", "640").replace("24", "640")
+    graph = square(TWICE, 640)
     path = written(tmp_path / "twice.onnx", graph, w=w, across=np.ascontiguousarray(w.T))
     shared, defaults = rows(audit([path]), PROCESS)
     assert (shared.status, shared.counts) == ("copies", True)
@@ -87,7 +106,7 @@ def test_a_matmul_loses_its_tie_to_the_defaults_only(tmp_path: Path) -> None:
 
 
 def test_what_onnx_runtime_refuses_is_told_in_its_words(tmp_path: Path) -> None:
-    graph = BOTH.replace("Transpose", "own.Swirl").replace("40", "640").replace("24", "640")
+    graph = square(BOTH.replace("Transpose", "own.Swirl"), 640)
     path = written(tmp_path / "swirl.onnx", graph, w=weight(640, 640))
     result = audit([path])
     for name in (OPTIMISED, PROCESS):
@@ -98,9 +117,9 @@ def test_what_onnx_runtime_refuses_is_told_in_its_words(tmp_path: Path) -> None:
 
 
 def test_an_input_that_cannot_be_made_up_leaves_the_question_open(tmp_path: Path) -> None:
-    """Zeros are no shape of as many elements."""
+    """Zeros make a shape that does not hold 640 elements."""
     graph = (
-        "g (float[N, 640] x, int64[2] s) => (float[A, B] y) { z = Gemm <transB = 1> (x, w) "
+        "g (float[N, 640] x, int64[R] s) => (float[A] y) { z = Gemm <transB = 1> (x, w) "
         "t = Transpose <perm = [1, 0]> (w) u = Gemm <transB = 1> (z, t) y = Reshape(u, s) }"
     )
     path = written(tmp_path / "reshape.onnx", graph, w=weight(640, 640))

@@ -18,6 +18,13 @@ from tiedexport.runtimes import Memory
 
 TIME_LIMIT_S = 300.0
 
+_SURROUNDINGS = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    # glibc gives every block of that size a mapping of its own, which goes back to the kernel when
+    # it is freed; otherwise holes in the heap would count as memory that is held.
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 10),
+}
+
 
 class Optimise(Struct, frozen=True, tag=True):
     """Let ONNX Runtime write the graph that it would run."""
@@ -73,7 +80,7 @@ def ask(*jobs: Job) -> list[Done]:
         answer = Path(folder, "answer")
         command = [sys.executable, "-P", "-m", "tiedexport.audit.worker", str(answer)]
         path = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
+        environment = {**os.environ, **_SURROUNDINGS, "PYTHONPATH": path}
         try:
             done = subprocess.run(
                 command,

@@ -71,6 +71,7 @@ def _open_graphs(job: OpenGraphs) -> Done:
     def open_all() -> list[Any]:
         unrun.clear()
         options = session_options(Options(job.memory, threads=1))
+        options.enable_cpu_mem_arena = False  # which keeps what a run needed for a while
         sessions = [_inference(graph, options) for graph in job.graphs]
         unrun.extend(filter(None, map(_run_once, sessions)))
         return sessions
@@ -144,8 +145,6 @@ def _inference(model: str | bytes, options: Any) -> Any:
 
 def _run_once(session: Any) -> str:
     """Run on zeros, which are valid indices as well, batch 1; why not, or ""."""
-    import onnxruntime
-
     feed = {}
     for wanted in session.get_inputs():
         shape = tuple(size if isinstance(size, int) else 1 for size in wanted.shape or ())
@@ -153,10 +152,8 @@ def _run_once(session: Any) -> str:
         if kind not in _DTYPES:
             return f"no input can be made up for {wanted.name}: {wanted.type}"
         feed[wanted.name] = np.full(shape, "" if kind == "string" else 0, np.dtype(_DTYPES[kind]))
-    shrink = onnxruntime.RunOptions()
-    shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     try:
-        session.run(None, feed, shrink)
+        session.run(None, feed)
     except Exception as error:  # the wall
         return " ".join(str(error).split())
     return ""
