@@ -37,6 +37,17 @@ def test_the_contract_below_is_held_to_every_runtime_unless_it_cannot_work_here(
     assert availability.version
 
 
+@pytest.mark.parametrize("name", all_runtimes())
+def test_every_runtime_says_which_precisions_store_weights_again_and_fp32_dense_never_does(
+    dense_bundle: Bundle, name: str
+):
+    row = runtime_named(name)
+    assert isinstance(row.packs, bool)
+    reasons = [row.hidden_copies(dense_bundle, precision) for precision in Precision]
+    assert reasons[0] is None
+    assert all(reason is None or reason for reason in reasons)
+
+
 def bound_of(session: Session, stage: str, x: np.ndarray) -> np.ndarray:
     return rounding.forward_bound(
         session.bundle.manifest.stage(stage).layers,
