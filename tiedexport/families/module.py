@@ -123,14 +123,20 @@ class _Module:
 
     def module(self, config: Config) -> Chain:
         named = {n for layer in config.layers for n in (layer.weight, layer.bias) if n is not None}
-        if named != set(config.shapes):
+        weightless = any(layer.op in WEIGHTED_OPS and not layer.weight for layer in config.layers)
+        if named != set(config.shapes) or weightless:
             raise RecipeError(
                 "layers and parameters disagree",
                 where="family module",
                 got=", ".join(sorted(named)),
                 expected=", ".join(sorted(config.shapes)),
             )
-        return Chain(config)
+        try:
+            return Chain(config)
+        except (KeyError, RuntimeError) as error:
+            raise RecipeError(
+                "no parameters of a module", where="family module", got=error
+            ) from error
 
 
 FAMILY = _Module()
