@@ -94,6 +94,8 @@ def _searched(
     """
     occurrences: dict[int, list[StoredCopy]] = defaultdict(list)
     doubts = []
+    matrices = [tensor for tensor in stored if len(tensor.shape) > 1]
+    layers = sum(max(1, len(uses.get(matrix.name, ()))) for matrix in matrices)
     for tensor in stored:
         if tensor.name in bound:
             occurrences[id(tensor)].append(copy_of(tensor))
@@ -102,7 +104,7 @@ def _searched(
         for found in contents.found:
             before = occurrences[id(found.weight)]
             before.append(_occurrence(path, found, before[:1]))
-        if contents.may_hide_weights(sum(len(tensor.shape) > 1 for tensor in stored)):
+        if contents.may_hide_weights(layers):
             doubts.append(f"{shown(str(path))} has {contents.unaccounted_bytes:,}")
     ties = tuple(
         _tie(tensor.name, copies, uses.get(tensor.name, ()))
