@@ -101,10 +101,11 @@ def _settle(model: ir.Model, path: Path) -> None:
     """Tell each tensor where it lies: external data its folder, inline data its offset."""
     for _, graph in graphs_of(model):
         for node in graph:
-            if any(a.type == ir.AttributeType.UNDEFINED for a in node.attributes.values()):
-                raise GraphError(
-                    "an attribute without a type", where=f"{node.name or node.op_type} in {path}"
-                )
+            for attribute in node.attributes.values():
+                typeless = attribute.type == ir.AttributeType.UNDEFINED
+                if typeless or (attribute.value is None and not attribute.is_ref()):
+                    where = f"{attribute.name!r} of {node.name or node.op_type} in {path}"
+                    raise GraphError("an attribute without a type or value", where=where)
         for owned in tensors_of(graph):
             tensor = owned.tensor
             if tensor.dtype == ir.DataType.UNDEFINED:

@@ -18,8 +18,8 @@ def check_names(model: onnx.ModelProto, path: Path) -> None:
     """Check every graph and function body.
 
     Raises:
-        GraphError: a value, function or attribute that is defined twice, a value that nothing defines, or a
-            function that calls itself.
+        GraphError: a value, function or attribute that is defined twice, a value that nothing
+            defines, or a function that calls itself.
     """
     _check_graph(model.graph, frozenset(), str(path))
     _check_calls(model.functions, str(path))
