@@ -49,6 +49,7 @@ def main() -> None:
     fresh = _with_block(written, "demo", f"```\n{(RESULTS / 'demo.txt').read_text()}```")
     fresh = _with_block(fresh, "numbers", _tables())
     fresh = _with_block(fresh, "memory", _memory())
+    fresh = _with_block(fresh, "untied", _untied())
     if "--check" in sys.argv[1:]:
         if fresh != written:
             sys.exit("README.md is stale: python bench/readme.py")
@@ -83,6 +84,23 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
         if script in results
     ]
     return "\n".join(lines)
+
+
+def _untied() -> str:
+    found = json.loads((RESULTS / "who-unties.json").read_text())
+    lines = ["| tool | loses the tie | keeps it |", "|---|---|---|"]
+    for tool in dict.fromkeys(row["tool"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["tool"] == tool]
+        lost = [_lost(row) for row in rows if row["outcome"] != "one copy"]
+        kept = [row["form"] for row in rows if row["outcome"] == "one copy"]
+        lines.append(f"| {tool} | {'; '.join(lost) or '–'} | {'; '.join(kept) or '–'} |")
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return "\n".join([*lines, "", f"With {versions}."])
+
+
+def _lost(row: dict[str, str]) -> str:
+    note = "" if row["outcome"] == "2 copies" else f" ({row['outcome']})"
+    return f"{row['form']}{note}{' (stays so)' * (row['mended'] == row['outcome'])}"
 
 
 def _memory() -> str:

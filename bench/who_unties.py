@@ -36,22 +36,6 @@ def main() -> None:
     print(f"→ {path}")
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """The recorded rows as a Markdown table, one line a tool."""
-    lines = ["| tool | loses the tie | keeps it |", "|---|---|---|"]
-    for tool in dict.fromkeys(row["tool"] for row in rows):
-        of_tool = [row for row in rows if row["tool"] == tool]
-        lost = [_lost(row) for row in of_tool if row["outcome"] != "one copy"]
-        kept = [row["form"] for row in of_tool if row["outcome"] == "one copy"]
-        lines.append(f"| {tool} | {'; '.join(lost) or '–'} | {'; '.join(kept) or '–'} |")
-    return "\n".join(lines)
-
-
-def _lost(row: dict[str, str]) -> str:
-    note = "" if row["outcome"] == "2 copies" else f" ({row['outcome']})"
-    return f"{row['form']}{note}{' (stays so)' * (row['mended'] == row['outcome'])}"
-
-
 def row(tool: str, form: str) -> dict[str, str]:
     """What a tool leaves of a tie, and what is left after `retie` ("" where nothing was lost)."""
     mended = proof = ""
