@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from conftest import make_checkpoint
 
+from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.export import build
 from tiedexport.recipe import load_recipe
+from tiedexport.results.ties import Finding
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,11 +24,22 @@ if TYPE_CHECKING:
 README = Path(__file__).parent.parent / "README.md"
 
 
-def block(language: str) -> str:
-    """The first fenced block of a language."""
-    found = re.search(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
+def blocks(language: str, section: str = "") -> list[str]:
+    """The fenced blocks of a language, of the section between two comments or of the whole."""
+    text = README.read_text()
+    if section:
+        found = re.search(rf"<!-- {section}:begin -->(.*?)<!-- {section}:end -->", text, re.DOTALL)
+        assert found is not None
+        text = found[1]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def run(section: str) -> dict[str, Any]:
+    """The names that the Python of a section leaves."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    for code in blocks("python", section):
+        exec(code, names)
+    return names
 
 
 def test_the_embedding_example_runs_in_ten_lines(
@@ -36,16 +49,28 @@ def test_the_embedding_example_runs_in_ten_lines(
     checkpoint = make_checkpoint("autoencoder", {"widths": [784, 16]})
     save_checkpoint(Path("digits.pt"), checkpoint)
     build("digits.pt", "digits.tied", precision="fp32", target=())
-    names: dict[str, Any] = {}
-    code = block("python")
-    assert len(code.splitlines()) <= 10
-    exec(code, names)
+    assert len(blocks("python", "embed")[0].splitlines()) <= 10
+    names = run("embed")
     np.testing.assert_allclose(names["out"], names["pictures"], rtol=0, atol=1e-5)
 
 
 def test_the_example_recipe_is_valid(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(block("toml"))
+    (tmp_path / "recipe.toml").write_text(blocks("toml")[0])
     load_recipe(tmp_path / "recipe.toml")
+
+
+def test_the_five_ways_to_tie_are_proven() -> None:
+    names = run("ties")
+    assert len(names["modules"]) == 5
+    assert names["proof"].holds
+    assert names["warnings"]
+    assert all(isinstance(one, Finding) and not one.breaks_now for one in names["warnings"])
+
+
+def test_a_module_made_elsewhere_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = open_bundle(run("foreign")["result"].bundle)
+    assert [tie.weight for tie in bundle.manifest.ties] == ["encoder.weight"]
 
 
 def test_the_tables_are_those_of_the_recorded_results() -> None:
