@@ -116,6 +116,24 @@ def test_a_name_that_means_another_weight_in_the_other_file_is_kept(tmp_path: Pa
     assert not entries["w"]
 
 
+@pytest.mark.parametrize("already_shared", [False, True])
+def test_a_graph_goes_on_with_its_own_initializer(already_shared: bool, tmp_path: Path) -> None:
+    """Whether it has the kept bytes already, or an equal copy of them beside a transposed one."""
+    text = "a (float[N, 80] x) => (float[N, 80] y)"
+    body = "{ z = Gemm <transB = 1> (x, u) y = Gemm <transB = 1> (z, t) }"
+    tensors = {"t": np.ascontiguousarray(W.T), "u": W}
+    second = saved(model(f"{text} {body}", **tensors), tmp_path / "a.onnx", external="w.data")
+    first = saved(_encoder(), tmp_path / "encoder.onnx")
+    if already_shared:
+        made, other = onnx.load(first), onnx.load(second, load_external_data=False)
+        made.graph.initializer[0].CopyFrom(other.graph.initializer[1])
+        made.graph.initializer[0].name = "w"
+        first.write_bytes(made.SerializeToString())
+    result = retie([first, second], tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    assert list(_data(graphs(result)[1])) == ["u"]
+
+
 def test_files_that_share_their_data_already_are_copied(tmp_path: Path) -> None:
     encoder = saved(_encoder(), tmp_path / "first" / "encoder.onnx", external="w.data")
     (tmp_path / "first" / "again.onnx").write_bytes(encoder.read_bytes())

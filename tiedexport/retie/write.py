@@ -68,7 +68,6 @@ class Layout:
             for tensor in tensors_in(proto):
                 self._enter(index, file.path, tensor)
         for stored in self._stored.values():
-            stored.outside |= len(stored.graphs) > 1
             for tensor in stored.entries:
                 for name in _PAYLOADS:
                     tensor.ClearField(name)
@@ -86,7 +85,7 @@ class Layout:
         stored = self._stored[source]
         stored.entries.append(tensor)
         stored.graphs.add(index)
-        stored.outside |= source.file != str(path.resolve())
+        stored.outside |= source.file != str(path.resolve())  # and so if two graphs hold it
 
     def place(self, budget_bytes: int) -> None:
         """Place every tensor, as well aligned as the budget for all files together allows."""
