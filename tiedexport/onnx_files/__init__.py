@@ -102,8 +102,7 @@ def _settle(model: ir.Model, path: Path) -> None:
     for _, graph in graphs_of(model):
         for node in graph:
             for attribute in node.attributes.values():
-                typeless = attribute.type == ir.AttributeType.UNDEFINED
-                if typeless or (attribute.value is None and not attribute.is_ref()):
+                if not _is_readable(attribute):
                     where = f"{attribute.name!r} of {node.name or node.op_type} in {path}"
                     raise GraphError("an attribute without a type or value", where=where)
         for owned in tensors_of(graph):
@@ -118,6 +117,13 @@ def _settle(model: ir.Model, path: Path) -> None:
                 tensor.meta[PLACE] = int(offset), int(length)
                 del tensor.raw.metadata_props[-1]  # the entry itself, which came last
                 tensor.numpy()  # raises where elements are missing
+
+
+def _is_readable(attribute: ir.Attr) -> bool:
+    """Whether it has a type and a value; a graph of the caller's is none that onnx_ir can walk."""
+    if attribute.is_ref():
+        return attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return attribute.type != ir.AttributeType.UNDEFINED and attribute.value is not None
 
 
 def _sort(model: ir.Model, path: Path) -> None:
