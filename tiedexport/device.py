@@ -14,7 +14,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 
@@ -115,7 +115,13 @@ class DeviceWeights:
 
 
 class Engine:
-    """A deserialised plan and the device address of every weight that it takes."""
+    """A deserialised plan and the device address of every weight that it takes.
+
+    Attributes:
+        alive: all of this process, for whoever asks where weights lie.
+    """
+
+    alive: ClassVar[WeakSet[Engine]] = WeakSet()
 
     def __init__(
         self, gpu: Gpu, plan: PlanRecord, serialised: bytes, weights: DeviceWeights | None
@@ -131,6 +137,7 @@ class Engine:
         names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
         if different := names ^ {binding.name for binding in plan.bindings}:
             raise RuntimeError(f"plan and manifest differ in {', '.join(sorted(different))}")
+        Engine.alive.add(self)
 
     def context(self, specialise: bool) -> Any:
         """A new execution context.

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from tiedexport.spec import Tie
     from tiedexport.stored import Place, StoredTensor
 
-ORIGINAL, MEMORY = "original", "memory"
+ORIGINAL = "original"
+MEMORY, DEVICE = "memory", "device"
+"""In the place of a file; an offset is an address there, and none that anybody could look up."""
 
 
 def not_run(name: StageName, reason: str, subject: str = "", *, counts: bool = True) -> Stage:
@@ -107,6 +109,7 @@ def _tie(members: Sequence[tuple[StoredTensor, str]], declared: tuple[str, ...])
 def _copy(here: Sequence[tuple[StoredTensor, str]], several_homes: bool) -> StoredCopy:
     """The tensors of one place."""
     first, form = here[0]
+    nowhere = first.place.file in (MEMORY, DEVICE) or first.place.offset < 0
     uses = dict.fromkeys(
         f"{shown(tensor.home)}: {use}" if several_homes else use
         for tensor, _ in here
@@ -115,9 +118,7 @@ def _copy(here: Sequence[tuple[StoredTensor, str]], several_homes: bool) -> Stor
     return StoredCopy(
         name=first.name,
         file=shown(first.place.file),
-        offset=first.place.offset
-        if first.place.file != MEMORY and first.place.offset >= 0
-        else None,
+        offset=None if nowhere else first.place.offset,
         size_bytes=first.place.size_bytes,
         dtype=str(first.dtype),
         shape=first.shape,
