@@ -31,6 +31,14 @@ def _near(op: str = "MatMul(h, b)", noise: float = 1e-6, **more: np.ndarray) -> 
     return model(text, a=W, b=drifted, **more)
 
 
+def _half() -> onnx.ModelProto:
+    """One unit in the last place of one element: results of half precision jump by far more."""
+    halves, others = W.astype(np.float16), _TRANSPOSED.astype(np.float16)
+    others[3, 5] = np.nextafter(others[3, 5], np.float16(9))
+    text = "g (float16[200, 40] x) => (float16[200, 40] y, float16[200, 40] z)"
+    return model(f"{text} {{ y = MatMul(x, a) z = MatMul(x, b) }}", a=halves, b=others)
+
+
 def test_weights_that_are_nearly_equal_are_proposed_and_left(tmp_path: Path) -> None:
     path = _path(_near(), tmp_path)
     assert retie([path], tmp_path / "out").proposals == ()
@@ -45,6 +53,7 @@ def test_weights_that_are_nearly_equal_are_proposed_and_left(tmp_path: Path) -> 
     "make",
     [
         _near,
+        _half,
         lambda: _near("Gemm <alpha = -0.5, beta = 2.0> (h, b, c)", c=weight(40, seed=2)),
         lambda: _near("MatMul(b, b)"),
         lambda: _near("Sub(h, b)"),
@@ -76,7 +85,7 @@ def test_accepted_weights_change_each_node_within_its_bound(
     make: Callable[[], onnx.ModelProto], tmp_path: Path
 ) -> None:
     path = _path(make(), tmp_path)
-    result = retie([path], tmp_path / "out", atol=1e-4, accept=True)
+    result = retie([path], tmp_path / "out", atol=2e-3, accept=True)
     assert result.proof == "within bound", result.proof_detail
     assert second_copies(graphs(result)) == []
     assert sorted(digests(tmp_path / "out")) == ["model.onnx"]
