@@ -55,7 +55,7 @@ def test_weights_that_are_nearly_equal_are_proposed_and_left(tmp_path: Path) -> 
         _near,
         _half,
         lambda: _near("Gemm <alpha = -0.5, beta = 2.0> (h, b, c)", c=weight(40, seed=2)),
-        lambda: _near("MatMul(b, b)"),
+        lambda: _near("MatMul(b, b)", noise=3e-4),
         lambda: _near("Sub(h, b)"),
         lambda: _near("Tanh(h)"),
         lambda: model(

@@ -186,6 +186,12 @@ def _one_name(tmp_path: Path) -> tuple[list[Path], Path]:
     return inputs, tmp_path / "out"
 
 
+def _one_file_twice(tmp_path: Path) -> tuple[list[Path], Path]:
+    path = saved(_encoder(), tmp_path / "encoder.onnx")
+    (tmp_path / "link.onnx").symlink_to(path)
+    return [path, tmp_path / "link.onnx"], tmp_path / "out"
+
+
 def _foreign_files(tmp_path: Path) -> tuple[list[Path], Path]:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("precious")
@@ -204,6 +210,7 @@ def _a_file(tmp_path: Path) -> tuple[list[Path], Path]:
         _above_its_folder,
         _where_the_data_is,
         _one_name,
+        _one_file_twice,
         _foreign_files,
         _a_file,
         lambda tmp_path: ([], tmp_path / "out"),

@@ -94,6 +94,12 @@ def _two_types_of_four_bits() -> onnx.ModelProto:
     return made
 
 
+def _returned_without_opset() -> onnx.ModelProto:
+    made = model("g () => (float[24, 40] a, float[24, 40] b) { }", a=W, b=W)
+    del made.opset_import[0]
+    return made
+
+
 def _casts_by_name() -> onnx.ModelProto:
     text = "g (float[N, 24] x, float16[N, 24] k) => (float[N, 40] y, float16[N, 40] z)"
     body = "{ y = MatMul(x, a) z = MatMul(k, b) }"
@@ -118,6 +124,7 @@ def _too_old_for_bfloat16() -> onnx.ModelProto:
         (_blocked, "blocked layout"),
         (_annotated, "quantisation annotation"),
         (_two_types_of_four_bits, "of another type"),
+        (_returned_without_opset, "imports no ONNX opset to take Identity from"),
         (_casts_by_name, "Cast of opset 5 has another form"),
         (_too_old_for_bfloat16, "Transpose of opset 12 takes no BFLOAT16"),
         (

@@ -75,7 +75,7 @@ def retie(
     """
     started_s = time.monotonic()
     folder, rules = Path(output), Rules(atol, accept)
-    _check_options([Path(path).name for path in inputs], rules)
+    _check_options([Path(path) for path in inputs], rules)
     given = Given.read([Path(path) for path in inputs])
     _check_folder(folder, given)
     before = after = given.size_bytes
@@ -105,16 +105,19 @@ def retie(
     )
 
 
-def _check_options(names: list[str], rules: Rules) -> None:
+def _check_options(paths: list[Path], rules: Rules) -> None:
     """Refuse what makes no sense.
 
     Raises:
         UsageError: as `retie`.
     """
-    if not names:
+    if not paths:
         raise UsageError("no file to retie", expected="one or more .onnx files")
-    if len({*names, DATA_NAME}) <= len(names):
-        raise UsageError("two files would have one name", got=", ".join([*names, DATA_NAME]))
+    names = [*(path.name for path in paths), DATA_NAME]
+    if len(set(names)) < len(names):
+        raise UsageError("two files would have one name", got=", ".join(names))
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("one file is given twice", got=", ".join(map(str, paths)))
     if not rules.atol >= 0:
         raise UsageError("a tolerance below zero", got=rules.atol)
     if rules.accept and not rules.atol:
@@ -147,11 +150,12 @@ def _check_folder(folder: Path, given: Given) -> None:
 
 def _first_good(given: Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
     """The first attempt that is no larger than the inputs and computes the same bits."""
+    task.done = 0
     files = [GraphFile(path) for path in given.paths]
     outcome = mend(files, rules)
     task.advance(note=f"{len(outcome.mends)} copies found")
     if not outcome.mends:
-        return _unchanged(given, staging, outcome)
+        return _unchanged(given, staging, outcome, task)
     layout = write.Layout(files, DATA_NAME)
     layout.place(given.size_bytes)
     written = layout.write(staging)
@@ -159,7 +163,7 @@ def _first_good(given: Given, staging: Path, rules: Rules, task: Task) -> _Attem
         _remove(written)
         if not rules.smallest_bytes:
             return _first_good(given, staging, replace(rules, smallest_bytes=_SMALL_BYTES), task)
-        return _unchanged(given, staging, _given_up(outcome))
+        return _unchanged(given, staging, _given_up(outcome), task)
     graphs = written[: len(files)]
     task.advance(note="written")
     remark = checks.check_graphs(given.paths, graphs)
@@ -180,7 +184,8 @@ def _remove(paths: list[Path]) -> None:
         path.unlink()
 
 
-def _unchanged(given: Given, staging: Path, outcome: Outcome) -> _Attempt:
+def _unchanged(given: Given, staging: Path, outcome: Outcome, task: Task) -> _Attempt:
+    task.advance(task.total - task.done, note="nothing to mend")
     detail = "nothing to mend: the outputs are the inputs, byte for byte"
     return _Attempt(outcome, given.copy(staging), proof.Proof("bit for bit", detail))
 

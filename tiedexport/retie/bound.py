@@ -142,9 +142,10 @@ def _limit(
         return _evaluate(magnitude, opsets, values)
 
     difference = np.abs(new.astype(np.float64) - old)
-    moved = of(**{name: difference}) - of(**{name: np.zeros_like(old)})
     if node.op_type in _MOVING:
-        return moved
+        return of(**{name: difference})
+    # Linear in each of its inputs: also right where the node reads the weight twice.
+    moved = of(**{name: np.abs(old) + difference}) - of(**{name: np.abs(old)})
     largest = np.maximum(np.abs(old), np.abs(new.astype(np.float64)))
     ones = {key: np.ones_like(x) if x.dtype.kind == "f" else x for key, x in sized.items()}
     terms = float(np.max(of(**ones), initial=0.0)) + _EXTRA_TERMS

@@ -31,8 +31,8 @@ class GraphFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = onnx_files.load(path)
-        self.graphs: list[ir.Graph] = list(self.model.graphs())
-        self._defined = Counter(name for graph in self.graphs for name in _definitions(graph))
+        self._graphs = set(self.model.graphs())
+        self._defined = Counter(name for graph in self._graphs for name in _definitions(graph))
 
     def tensors(self) -> list[StoredTensor]:
         """Everything that the graph stores now."""
@@ -43,7 +43,7 @@ class GraphFile:
         value = constant_value(tensor.handle)
         if value is None:
             return "part of a sparse tensor or of an attribute that is no tensor"
-        if value.graph not in self.graphs:
+        if value.graph not in self._graphs:
             return "inside a local function, which sees no initializer"
         if value.is_graph_input() and self.model.ir_version >= _INPUTS_HOLD_INITIALIZERS:
             return "also an input of the graph: a caller may override it"
@@ -150,7 +150,7 @@ class GraphFile:
         """Names that a graph mentions other than by using the value."""
         values = (
             value
-            for graph in self.graphs
+            for graph in self._graphs
             for value in (
                 *graph.inputs,
                 *graph.initializers.values(),

@@ -117,7 +117,8 @@ def smallest_table(model: ir.Model) -> int | None:
         int(table.shape.numpy()[0])
         for graph in model.graphs()
         for node in graph
-        if node.op_type == "Gather" and node.domain == "" and not node.attributes.get_int("axis", 0)
+        if (node.domain, node.op_type, len(node.inputs)) == ("", "Gather", 2)
+        if not node.attributes.get_int("axis", 0)
         for table, indices in [(node.inputs[0], node.inputs[1])]
         if table is not None and table.is_initializer() and table.shape
         if indices is not None and not indices.is_initializer() and not _is_constant(indices)

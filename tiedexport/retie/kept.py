@@ -124,13 +124,14 @@ def _keeps_order(node: ir.Node) -> bool:
     """
     if (node.domain, node.op_type) != ("", "Gemm") or None in node.inputs[:2]:
         return False
-    trans = [node.attributes.get_int(flag, 0) for flag in ("transA", "transB")]
+    flags = [node.attributes.get_int(flag, 0) for flag in ("transA", "transB")]
     shapes = [value.shape for value in node.inputs[:2] if value is not None]
-    sizes = [
-        shape[t if i == 0 else 1 - t] if shape else 1
-        for i, (shape, t) in enumerate(zip(shapes, trans, strict=True))
-    ]
-    return all(isinstance(size, int) and size > 1 for size in sizes)
+    if any(shape is None or len(shape) != 2 for shape in shapes):
+        return False
+    rows, columns = (
+        shape[axis] for shape, axis in zip(shapes, (flags[0], 1 - flags[1]), strict=True) if shape
+    )
+    return isinstance(rows, int) and rows > 1 and isinstance(columns, int) and columns > 1
 
 
 def _outside(tensor: ir.TensorProtocol, home: Path, name: str) -> ir.TensorProtocol:

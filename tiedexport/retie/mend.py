@@ -177,6 +177,10 @@ class _Round:
         for op in ops:
             if reason := file.why_unsupported(op, dtype if op == "Cast" else own):
                 return reason
+        for tensor in (kept, copy.tensor):  # a graph may have to return what is elsewhere now
+            reason = self._file(tensor).why_unsupported("Identity", dtype_of(tensor))
+            if reason and "graph output" in tensor.uses:
+                return reason
         elsewhere = copy.tensor.home != kept.home
         smallest = max(NODE_BYTES * bool(ops), self._rules.smallest_bytes * elsewhere)
         if copy.tensor.place.size_bytes < smallest:
