@@ -1,7 +1,9 @@
 """`audit`: how many physical copies of each tied weight there are, from Python to the device.
 
-Every file in this package but `given`, `table` and `child` looks at one stage of a weight's way:
-its `examine` takes the rows of the stages before and returns its own, or why there is none.
+Each stage of a weight's way has a file here: its `examine` takes what was given and the rows of the
+stages before, and returns its own rows, or one that says why there is none. Of the other files,
+`given` sorts what was given, `table` makes a row of stored tensors, `tensors` reads those of torch,
+and `child` and `worker` are the two sides of a process that is watched.
 """
 
 from __future__ import annotations

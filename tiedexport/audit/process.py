@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tiedexport.audit import graphs
 from tiedexport.audit.child import Done, OpenBundle, OpenGraphs, ask
-from tiedexport.audit.optimised import DEFAULTS, obstacle
+from tiedexport.audit.optimised import DEFAULTS, LARGEST_BYTES, obstacle
 from tiedexport.audit.table import not_run
 from tiedexport.audit.weights import safetensors
 from tiedexport.results.ties import STAGE_NAMES, Stage
@@ -29,7 +29,6 @@ _STAGE = STAGE_NAMES[4]
 
 MARGIN = 1.25
 """Memory over the weights' bytes that one copy may take, beside what empty sessions take."""
-
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -107,11 +106,12 @@ def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
     manifest = bundle.manifest
     if not manifest.ties:
         return [not_run(_STAGE, "no weight is tied")]
-    if why_not := _too_small(*_sizes(bundle, manifest.precisions[0])):
+    needed_bytes, tied_bytes = _sizes(bundle, manifest.precisions[0])
+    if why_not := _too_small(needed_bytes, tied_bytes):
         return [not_run(_STAGE, why_not)]
     opened, default = _opened(bundle, "auto", None, "shared", counts=True)
-    if opened.failed:
-        return [default]
+    if opened.failed or (needed_bytes > LARGEST_BYTES and not deep):
+        return [default]  # which maps the weights, where others would copy them
     chosen = runtime_named(opened.runtime)
     candidates = [row for row in all_runtimes().values() if not row.slow] if deep else [chosen]
     others: list[tuple[str, str, Memory]] = [
@@ -146,4 +146,4 @@ def _sizes(bundle: Bundle, precision: Precision) -> tuple[int, int]:
     """Bytes of all weights, and of those that are tied."""
     weights = safetensors(bundle.weights_path(precision))
     sizes = {tensor.name: tensor.place.size_bytes for tensor in weights}
-    return sum(sizes.values()), sum(sizes[tie.weight] for tie in bundle.manifest.ties)
+    return sum(sizes.values()), sum(sizes.get(tie.weight, 0) for tie in bundle.manifest.ties)

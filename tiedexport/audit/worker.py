@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -34,8 +34,10 @@ _DTYPES |= {name: name for name in _INTEGERS} | {"string": "object"}
 def main() -> None:
     """Jobs on standard input, answers into the file of the first argument."""
     # A graph may ask for any amount of memory: it gets an error before the machine gets none.
-    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_DATA, (free_bytes, resource.RLIM_INFINITY))
+    available = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
+    if available is not None:
+        limits = int(available[1]) << 10, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
     jobs = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Job])
     Path(sys.argv[1]).write_bytes(msgspec.json.encode([_do(job) for job in jobs]))
 
