@@ -300,6 +300,7 @@ def test_a_parameter_in_a_plain_list_is_named() -> None:
 
     (proof,) = ties.check(Listed())
     assert proof.optimizer_entries == 0
+    assert not proof.moves_together
     assert "no optimizer sees weights[0]" in proof.reason
     (finding,) = ties.findings(Listed())
     assert finding.instead == "self.weights = torch.nn.ParameterList(self.weights)"
@@ -312,6 +313,31 @@ def test_a_dead_layer_is_no_cut_path() -> None:
             return alive + torch.relu(F.linear(x, self.weight) - 1e9).sum()
 
     assert [proof.holds for proof in ties.check(Dead())] == [True]
+
+
+def test_what_the_output_does_not_depend_on_is_tied_by_identity() -> None:
+    class Invariant(nn.Module):
+        """Softmax cancels a bias of its keys: the gradient is rounding, and no slope."""
+
+        input_shape = (6,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.softmax(torch.softmax(x + self.bias, -1) + self.bias, -1)
+
+    assert [proof.holds for proof in ties.check(Invariant())] == [True]
+
+
+def test_a_parameter_of_two_modules_that_is_used_once_is_no_tie() -> None:
+    class Registered(mistaken_ties.TwoLinears):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = self.decoder.bias
+
+    assert ties.check(Registered()) == ()
 
 
 def test_a_name_for_a_layer_used_once_is_no_tie() -> None:

@@ -41,12 +41,15 @@ class Run:
         stand_ins: identity of each of the module's tensors → the copy's own.
         uses: in the order in which they happened.
         objective: a random linear function of all outputs, a scalar.
+        magnitude: the sum of the objective's terms without their signs: what rounding is relative
+            to.
     """
 
     shadow: nn.Module
     stand_ins: dict[int, Tensor]
     recorder: Recorder
     objective: Tensor
+    magnitude: float
 
     @property
     def uses(self) -> list[Use]:
@@ -116,11 +119,13 @@ def run(
     roots |= {id(tensor): (key, tensor) for key, tensor in standing.items()}
     paths = paths_by_id(module) | paths_by_id(shadow)
     recorder = Recorder(roots, paths, tracked, deltas or {})
-    return Run(shadow, standing, recorder, forward(shadow, arguments, recorder))
+    return Run(shadow, standing, recorder, *forward(shadow, arguments, recorder))
 
 
-def forward(shadow: nn.Module, arguments: tuple[Any, ...], recorder: Recorder) -> Tensor:
-    """The objective after a pass of a copy that exists already."""
+def forward(
+    shadow: nn.Module, arguments: tuple[Any, ...], recorder: Recorder
+) -> tuple[Tensor, float]:
+    """The objective and its magnitude, after a pass of a copy that exists already."""
     with _settings(recorder), torch.random.fork_rng(_cuda_devices()):
         torch.manual_seed(_SEED)
         try:
@@ -137,9 +142,9 @@ def forward(shadow: nn.Module, arguments: tuple[Any, ...], recorder: Recorder) -
             )
         generator = torch.Generator().manual_seed(_SEED)
         weights = [torch.randn(t.shape, generator=generator).to(t.device) for t in outputs]
-        total = sum((t * w).sum() for t, w in zip(outputs, weights, strict=True))
-    assert isinstance(total, Tensor)
-    return total
+        terms = [t * w for t, w in zip(outputs, weights, strict=True)]
+        total = torch.stack([term.sum() for term in terms]).sum()
+        return total, sum(float(term.detach().abs().sum()) for term in terms)
 
 
 @contextlib.contextmanager
