@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,9 @@ def main() -> None:
         stored_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
         idle_bytes, _ = _peak([sys.executable, "-m", "tiedexport", "audit", "--help"])
         command = [sys.executable, "-m", "tiedexport", "audit", str(model), "--json", str(result)]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         peak_bytes, seconds = _peak(command)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         stages = json.loads(result.read_bytes())["stages"]
     (row,) = [stage for stage in stages if stage["name"] == "ONNX files"]
     (tie,) = [tie for tie in row["ties"] if tie["stored_bytes"] > 4 * width * width]
@@ -47,6 +50,7 @@ def main() -> None:
         "stored_bytes": stored_bytes,
         "copies": [copy["form"] for copy in tie["copies"]],
         "wall_s": seconds,
+        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_pss_bytes": peak_bytes,
         "peak_above_help_bytes": peak_bytes - idle_bytes,
     }

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _READ = 1 << 22
 """Elements of a piece that is read: 16 MiB of fp32 on either side."""
 
-_CACHED = 1 << 14
+_CACHED = 1 << 16
 """Elements of a piece that is compared: both sides stay in the processor's cache."""
+
+_GAP = 16
+"""Elements between rows in memory: at a power of two, a column would fight for one set of cache."""
 
 Box = tuple[slice, ...]
 T = TypeVar("T")
@@ -108,7 +111,7 @@ def _read(tensor: StoredTensor, shape: tuple[int, ...], box: Box) -> np.ndarray:
     read = tensor.content.read if inside < tensor.length else partial(_padded_read, tensor)
     if run == prod(lengths):
         return read(first, run).reshape(lengths)
-    out = np.empty((prod(lengths[:last]), run), tensor.dtype)
+    out = np.empty((prod(lengths[:last]), run + _GAP), tensor.dtype)[:, :run]
     rows = [range(0, length * step, step) for length, step in zip(lengths, steps, strict=True)]
     for row, offsets in enumerate(product(*rows[:last])):
         out[row] = read(first + sum(offsets), run)
