@@ -13,8 +13,9 @@ from audited_things import BOTH, TWICE
 from conftest import make_checkpoint
 from retied import model, weight
 
-from tiedexport.audit import audit, child, optimised
+from tiedexport.audit import audit, child, optimised, process
 from tiedexport.audit.child import Done, OpenGraphs, Optimise
+from tiedexport.audit.given import Given
 from tiedexport.audit.process import MARGIN, judge
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.checkpoint import save_checkpoint
@@ -70,6 +71,16 @@ def test_a_bundle_holds_one_copy_by_default_and_more_otherwise(wide_bundle: Bund
     assert all((row.status, row.counts) == ("copies", False) for row in others)
     assert result.passed
     assert "fp32" in others[-1].reason
+
+
+def test_a_large_bundle_is_opened_by_default_only_and_deep_in_every_runtime(
+    wide_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LARGEST_BYTES", 1000)
+    assert [row.counts for row in process.examine(Given(bundle=wide_bundle), [])] == [True]
+    found = process.examine(Given(bundle=wide_bundle, deep=True), [])
+    assert {"onnxruntime", "torch"} <= {row.subject.split()[0] for row in found}
+    assert all(row.status != "not run" for row in found)
 
 
 @pytest.mark.parametrize(("width", "data"), [(640, ""), (1024, "both.bin")])

@@ -123,7 +123,8 @@ def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
     ]
     if chosen.packs:
         others.insert(0, (opened.runtime, opened.precision, "packed"))
-    return [default, *(_opened(bundle, *other, counts=False)[1] for other in others)]
+    compared = [_opened(bundle, *other, counts=False)[1] for other in others]
+    return [default, *(row for row in compared if row.status != "not run")]
 
 
 def _opened(
