@@ -14,7 +14,7 @@ from conftest import make_checkpoint
 from retied import model, weight
 
 from tiedexport.audit import audit, child, optimised, process
-from tiedexport.audit.child import Done, OpenGraphs, Optimise
+from tiedexport.audit.child import Done, OpenBundle, OpenGraphs, Optimise
 from tiedexport.audit.given import Given
 from tiedexport.audit.process import MARGIN, judge
 from tiedexport.bundle import Bundle, open_bundle
@@ -76,11 +76,17 @@ def test_a_bundle_holds_one_copy_by_default_and_more_otherwise(wide_bundle: Bund
 def test_a_large_bundle_is_opened_by_default_only_and_deep_in_every_runtime(
     wide_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def answer(job: OpenBundle) -> list[Done]:
+        runtime = "onnxruntime" if job.runtime == "auto" else job.runtime
+        return [Done(runtime=runtime, precision=job.precision or "fp32")]
+
+    monkeypatch.setattr(process, "ask", answer)
     monkeypatch.setattr(process, "LARGEST_BYTES", 1000)
     assert [row.counts for row in process.examine(Given(bundle=wide_bundle), [])] == [True]
     found = process.examine(Given(bundle=wide_bundle, deep=True), [])
     assert {"onnxruntime", "torch"} <= {row.subject.split()[0] for row in found}
-    assert all(row.status != "not run" for row in found)
+    assert [row.counts for row in found] == [True] + [False] * (len(found) - 1)
+    assert len({row.subject for row in found}) == len(found)
 
 
 @pytest.mark.parametrize(("width", "data"), [(640, ""), (1024, "both.bin")])

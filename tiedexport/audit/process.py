@@ -13,7 +13,7 @@ from tiedexport.audit.optimised import DEFAULTS, LARGEST_BYTES, obstacle
 from tiedexport.audit.table import not_run
 from tiedexport.audit.weights import safetensors
 from tiedexport.results.ties import STAGE_NAMES, Stage
-from tiedexport.runtimes import all_runtimes, runtime_named
+from tiedexport.runtimes import all_runtimes, choose_precision, runtime_named
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _of_bundle(bundle: Bundle, deep: bool) -> list[Stage]:
         (runtime.name, precision.value, "shared")
         for runtime in candidates
         for precision in runtime.precisions
-        if precision in manifest.weights
+        if choose_precision(runtime, bundle, precision)[0] is not None
         and (runtime.name, precision) != (opened.runtime, opened.precision)
     ]
     if chosen.packs:
