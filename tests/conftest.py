@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -78,6 +79,17 @@ def inputs_of(session: Session, stage: str, batch: int, seed: int = 0) -> np.nda
     spec = session.bundle.manifest.stage(stage).inputs[0]
     shape = (batch, *spec.element_shape)
     return np.random.default_rng(seed).random(shape).astype(spec.dtype.dtype)
+
+
+@pytest.fixture(scope="session")
+def quick_export() -> Iterator[None]:
+    """Let torch's ONNX exporter compile its 500 operators once a session, not once an export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = cache(ONNXRegistry.from_torchlib.__func__)
+        patch.setattr(ONNXRegistry, "from_torchlib", classmethod(compiled))
+        yield
 
 
 @pytest.fixture(scope="session", params=MODELS, ids=str)

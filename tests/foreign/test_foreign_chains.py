@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
+
 class Written(nn.Module):
     """Nested ties; `ways` encode, given x, a weight and a bias, and `back` decode."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tiedexport.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 STAGES = ("encoder", "decoder", "autoencoder")
 CASES = [(way, bias) for way in five_ways.FIVE_WAYS for bias in (True, False)]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import five_ways
 import numpy as np
 import pytest
 import stranger_modules
 import torch
 from command_line import tiedexport
 from conftest import MODELS, make_checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.errors import (
@@ -24,6 +28,8 @@ from tiedexport.export import build, plan
 
 if TYPE_CHECKING:
     from torch import nn
+
+pytestmark = pytest.mark.usefixtures("quick_export")
 
 HERE = Path(__file__).parent
 BATCH = ({0: torch.export.Dim("batch")},)
@@ -206,3 +212,28 @@ def test_samples_that_the_model_cannot_take_are_refused(array, match, tmp_path: 
     np.save(tmp_path / "x.npy", array)
     options = {"input_shape": 9, "samples": tmp_path / "x.npy"}
     refused(stranger_modules.instance, BadInputError, match, **options)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255))
+def test_damage_anywhere_in_a_program_is_an_error_of_ours_or_leaves_a_program(
+    place: float, flip: int, tmp_path: Path
+):
+    """A flip of nothing cuts the file off."""
+    if not (good := tmp_path / "good").exists():
+        tied = five_ways.functional()
+        program_of(tied, good, torch.zeros(2, 20), dynamic_shapes=BATCH)
+    content = bytearray(good.read_bytes())
+    begin = int(place * len(content))
+    if flip:
+        content[begin] ^= flip
+    else:
+        del content[begin:]
+    (tmp_path / "m.pt2").write_bytes(content)
+    with contextlib.suppress(TiedExportError):
+        assert "export" in plan(tmp_path / "m.pt2", target=())

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tiedexport.foreign.brought import Brought
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 ASKED = Asked(family="autoencoder")
 WIDTHS = (20, 13, 7)
 

@@ -53,11 +53,13 @@ def _from_module(model: nn.Module, name: str, asked: Asked) -> Brought:
 
 
 def _is_program(path: Path) -> bool:
-    """Whether `torch.export.save` wrote it; a `.pt2` that is none is left to torch to refuse."""
-    if not zipfile.is_zipfile(path):
-        return path.suffix == ".pt2"
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("archive_format") for name in archive.namelist())
+    """Whether `torch.export.save` wrote it, or its name says so: torch refuses it in its words."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # no archive, or a damaged one: zipfile lets decoding errors through
+        names = []
+    return path.suffix == ".pt2" or any(name.endswith("archive_format") for name in names)
 
 
 def _is_bare(path: Path, asked: Asked) -> bool:
