@@ -79,7 +79,7 @@ def ask(*jobs: Job) -> list[Done]:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer")
         command = [sys.executable, "-P", "-m", "tiedexport.audit.worker", str(answer)]
-        path = os.pathsep.join(filter(None, sys.path))
+        path = os.pathsep.join(entry or os.curdir for entry in sys.path)
         environment = {**os.environ, **_SURROUNDINGS, "PYTHONPATH": path}
         try:
             done = subprocess.run(

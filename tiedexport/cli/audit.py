@@ -18,7 +18,7 @@ from tiedexport.output import Output, writable_place
 @click.option("--input-shape", callback=comma_separated(int),
               help="Of one item, for a live module: 784 or 1,28,28.")  # fmt: skip
 @click.option("--deep", is_flag=True,
-              help="Run ONNX Runtime on more than 512 MiB of weights too.")  # fmt: skip
+              help="Also run what is over 512 MiB, and a bundle's every runtime.")  # fmt: skip
 @click.option("--report", type=click.Path(path_type=Path), callback=writable_place,
               metavar="FILE.html", help="Also write a page with pictures.")  # fmt: skip
 @json_option
