@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from retied import digests, graphs, model, saved, second_copies, weight
 
@@ -13,8 +15,6 @@ from tiedexport.retie import retie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import onnx
 
 W = weight(40, 40)
 _TRANSPOSED = np.ascontiguousarray(W.T)
@@ -112,6 +112,23 @@ def test_a_change_that_no_bound_is_known_for_is_not_proven(
     result = retie([path], tmp_path / "out", atol=1e-4, accept=True)
     assert (result.proof, result.outputs) == ("not proven", ())
     assert why in result.proof_detail
+
+
+def test_an_accepted_weight_that_onnx_runtime_lacks_the_type_of_is_not_proven(
+    tmp_path: Path,
+) -> None:
+    text = "g () => (bfloat16[40, 40] a, bfloat16[40, 40] b) { }"
+    made = model(text)
+    for name, array in (("a", W), ("b", _TRANSPOSED + np.float32(0.01))):
+        data = array.astype(ml_dtypes.bfloat16).tobytes()
+        made.graph.initializer.append(
+            onnx.TensorProto(
+                name=name, data_type=onnx.TensorProto.BFLOAT16, dims=(40, 40), raw_data=data
+            )
+        )
+    result = retie([_path(made, tmp_path)], tmp_path / "out", atol=0.1, accept=True)
+    assert (result.proof, result.outputs) == ("not proven", ())
+    assert result.mends[0].difference > 0
 
 
 def test_an_accepted_weight_of_an_encoder_changes_a_decoder_within_its_bound(
