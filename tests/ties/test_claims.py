@@ -156,8 +156,12 @@ def test_quantisation_breaks_a_forward_pass_that_reads_the_weight(way: str) -> N
     assert any("forward pass fails" in one.consequence for one in ties.findings(module))
 
 
-def test_quantisation_of_unequal_layers_loses_nothing() -> None:
-    assert ties.findings(quantize(mistaken_ties.TwoLinears())) == ()
+@pytest.mark.parametrize("zero", [False, True], ids=["random", "zero"])
+def test_quantisation_of_untied_layers_loses_nothing(zero: bool) -> None:
+    module = mistaken_ties.TwoLinears()
+    for layer in (module.encoder, module.decoder) if zero else ():
+        nn.init.zeros_(layer.weight)
+    assert ties.findings(quantize(module)) == ()
 
 
 @pytest.mark.parametrize("way", ["functional", "parametrized"])

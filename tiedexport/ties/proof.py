@@ -172,9 +172,6 @@ def _passed(module: nn.Module, arguments: tuple[Any, ...], ties: list[Weight]) -
         for use in uses_of(weight, first.uses):
             total += _as_first(_member(weight, use), use.share)
         norm, error = float(total.norm()), float(total.sub_(gradient).norm())
-        size = float(leaf.detach().norm()) or 1.0
-        if error * size <= torch.finfo(torch.float64).eps * first.magnitude:
-            error = 0.0  # less than one rounding of the output: softmax cancels a bias of its keys
         paths = _paths(module, arguments, weight, first, tracked)
         passed.append(Passed(paths, gradient, error / (norm or error) if error else 0.0, moves))
     return passed
