@@ -142,10 +142,19 @@ def test_boxes_cover_every_element_once_within_the_budget(shape, budget, data):
         (lambda w: w.reshape(1, 20, 2, 15), "same"),
         (lambda w: w.T, "transposed"),
         (lambda w: w.T.reshape(5, 6, 20), "transposed"),
+        (lambda w: w.T.reshape(24, 25), "transposed"),
         (lambda w: w.astype(FP16), "cast"),
         (lambda w: w.astype(BF16).T, "cast and transposed"),
     ],
-    ids=["same", "reshaped", "transposed", "transposed and split", "cast", "cast and transposed"],
+    ids=[
+        "same",
+        "reshaped",
+        "transposed",
+        "transposed and split",
+        "transposed and reshaped",
+        "cast",
+        "cast and transposed",
+    ],
 )
 def test_a_copy_has_its_form(make, form):
     assert found(w=random(20, 30), copy=make(random(20, 30))) == {"copy": f"{form} of w"}
@@ -195,6 +204,14 @@ def test_packed_types_and_integers_are_compared_as_bytes():
     assert [copy.form for copy in group.copies] == ["same"]
     whole = codes.reshape(20, 5).astype(np.int64)
     assert found(a=whole, b=whole.T, c=whole.astype(np.float32)) == {"b": "transposed of a"}
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.uint64, np.int8])
+def test_every_type_that_a_file_may_hold_is_compared(dtype):
+    w = np.abs(100 * random(20, 30)).astype(dtype)
+    w = w + 1j * random(20, 30, seed=1).astype(dtype) if w.dtype.kind == "c" else w
+    assert found(w=w, copy=w.T, other=w + 1) == {"copy": "transposed of w"}
+    assert find(stored(zeros=np.zeros_like(w), again=np.zeros_like(w)), atol=0.1) == []
 
 
 @pytest.mark.parametrize("block", [8, 16])

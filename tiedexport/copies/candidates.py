@@ -64,9 +64,9 @@ class Candidates:
     def close_to(self, index: int, left: set[int], atol: float) -> Iterator[Candidate]:
         """Those among `left`, of the same type, that may be within `atol` of a view."""
         for view, sample in self._views(index):
-            if view.form.startswith("permuted"):
-                continue
             key = view.size, self._stored[index].dtype
+            if view.form.startswith("permuted") or key[1].kind == "c":
+                continue
             with np.errstate(invalid="ignore", over="ignore"):
                 far = np.abs(self._values(key) - sample.astype(np.float64)) > atol
             for row in np.flatnonzero(~far.any(axis=1)):  # NaN settles nothing here

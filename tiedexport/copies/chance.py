@@ -61,6 +61,8 @@ def _windows(tensor: StoredTensor) -> Iterator[np.ndarray]:
 
 def information(window: np.ndarray) -> float:
     """Bits that it takes to tell a matrix, element by element, to one who saw its neighbours."""
+    if window.dtype.kind == "c":
+        window = window.view(window.real.dtype)
     window = _without_repeats(_without_repeats(window).T)
     if _is_progression(window):
         return 0.0

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PERMUTED_RANK = 6
 """Up to this rank all permutations are looked at; beyond it, only two axes that change places."""
 
+_ALWAYS_PERMUTED_RANK = 3
+
 _BLOCKS = (8, 16)
 """Channels that ONNX Runtime's NCHWc kernels keep together: AVX2 and AVX-512."""
 
@@ -72,13 +74,15 @@ def orders(shape: tuple[int, ...]) -> Iterator[View]:
 def views(shape: tuple[int, ...], copies: Iterable[tuple[int, ...]]) -> Iterator[View]:
     """Every view of a tensor of this shape that fits one of the shapes of possible copies.
 
-    A permutation fits a shape if one of the two only splits or joins axes of the other.
+    A permutation fits a shape if one of the two only splits or joins axes of the other. Up to three
+    axes have so few permutations that all are looked at.
     """
     copies = set(copies)
     cuts = [_cuts(copy) for copy in copies if prod(copy) == prod(shape)]
     for view in orders(shape) if cuts else ():
         own = _cuts(view.shape)
-        if view.form == "same" or any(own <= other or own >= other for other in cuts):
+        few = view.form == "same" or len(view.source) <= _ALWAYS_PERMUTED_RANK
+        if few or any(own <= other or own >= other for other in cuts):
             yield view
     if len(shape) == 4:
         yield from _blocked(shape, copies)
