@@ -114,8 +114,7 @@ def build(
         bundle whole and is reported as not run or failed.
 
     Raises:
-        CheckpointError: the checkpoint, program or state dict cannot be used.
-        BadInputError: a live module raised.
+        BadInputError: the file cannot be used, or a live module raised.
         GraphError, TieBrokenError: the model is no chain of layers, or a graph pass could not keep
             its meaning or its ties.
         UsageError: the arguments contradict each other.
@@ -131,8 +130,7 @@ def build(
         )
         _assemble(assembly, order, progress)
         _refuse_to_replace(order, assembly.outcomes)
-    bundle = open_bundle(order.output, check="size")
-    seconds = time.perf_counter() - start
+    bundle, seconds = open_bundle(order.output, check="size"), time.perf_counter() - start
     return result_from(bundle, assembly.outcomes, seconds, asked_for=order.targets_asked_for)
 
 

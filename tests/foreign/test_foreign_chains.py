@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 
 from tiedexport.bundle import open_bundle
-from tiedexport.errors import GraphError
 from tiedexport.export import build
 from tiedexport.foreign import checkpoint
 from tiedexport.foreign.brought import Asked
@@ -163,108 +162,6 @@ def test_convolutions_and_reshapes_around_a_dense_code_pass_in_every_runtime(tmp
     assert sum(row.status == "passed" for row in result.comparisons) >= 3 * 3 * 2
 
 
-# Weights in two Parameters.
-
-
-class Separate(nn.Module):
-    """Two dense layers; `change` makes the second weight from the first."""
-
-    def __init__(self, change: Callable[[Tensor], Tensor], width: int = 6) -> None:
-        super().__init__()
-        self.encoder, self.decoder = nn.Linear(9, width), nn.Linear(width, 9)
-        self.decoder.weight = nn.Parameter(change(self.encoder.weight.detach()))
-
-    def encode(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.encoder(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = self.encode(x)
-        return self.decode(z), z
-
-
-def nudged(weight: Tensor) -> Tensor:
-    turned = weight.t().contiguous()
-    turned[3, 2] = torch.nextafter(turned[3, 2], torch.tensor(2.0))
-    return turned
-
-
-@pytest.mark.parametrize("change", [lambda w: w.t().contiguous(), lambda w: w.t()])
-def test_a_weight_that_was_copied_is_tied_again(change, tmp_path: Path):
-    brought = read(Separate(change), 9)
-    assert "tied again: decoder.weight is encoder.weight, transposed" in brought.notes
-    assert set(brought.checkpoint.state) == {"encoder.weight", "encoder.bias", "decoder.bias"}
-    (tie,) = brought.checkpoint.module().ties
-    assert tie.weight == "encoder.weight"
-
-
-def test_a_square_parameter_of_the_same_memory_turned_is_a_transpose_not_the_same():
-    brought = read(Separate(lambda w: w.t(), width=9), 9)
-    assert "tied again: decoder.weight is encoder.weight, transposed" in brought.notes
-
-
-def test_weights_that_differ_in_one_bit_are_never_tied():
-    brought = read(Separate(nudged), 9)
-    assert "no weight is tied" in brought.notes
-    assert {"encoder.weight", "decoder.weight"} <= set(brought.checkpoint.state)
-
-
-def test_weights_equal_by_chance_are_never_tied():
-    brought = read(Separate(lambda w: torch.ones(9, 6)), 9)
-    assert "decoder.weight" in brought.checkpoint.state
-
-
-# The code.
-
-
-class ForwardOnly(nn.Module):
-    """Its forward alone, so that the code has to be found."""
-
-    def __init__(self, module: nn.Module, pair: bool) -> None:
-        super().__init__()
-        self.inner, self._pair = module, pair
-
-    def forward(self, x: Tensor) -> Any:
-        reconstruction, code = self.inner(x)
-        return (reconstruction, code) if self._pair else reconstruction
-
-
-def test_a_forward_that_returns_the_code_as_well_tells_it_even_where_nothing_is_tied():
-    brought = read(ForwardOnly(Separate(nudged), pair=True), 9)
-    assert brought.checkpoint.config.encoder_layers == 2
-    assert not any(note.startswith("code:") for note in brought.notes)
-
-
-def test_without_ties_or_methods_the_code_cannot_be_found_and_the_error_says_what_to_provide():
-    with pytest.raises(GraphError, match="the code cannot be found") as caught:
-        read(ForwardOnly(Separate(nudged), pair=False), 9)
-    assert "encode and decode methods" in str(caught.value.hint)
-
-
-def test_of_nested_ties_the_innermost_marks_the_code():
-    weights = [nn.Parameter(torch.randn(n, m)) for m, n in ((9, 7), (7, 5), (5, 3))]
-
-    class Nested(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weights = nn.ParameterList(weights)
-
-        def forward(self, x: Tensor) -> Tensor:
-            for weight in self.weights:
-                x = torch.relu(functional.linear(x, weight))
-            for weight in reversed(self.weights):
-                x = torch.sigmoid(functional.linear(x, weight.t()))
-            return x
-
-    brought = read(Nested(), 9)
-    config = brought.checkpoint.config
-    assert config.encoder_layers == 6
-    assert config.layers[6].weight == "weights.2"
-    assert len(brought.checkpoint.module().ties) == 3
-
-
 # Names.
 
 
@@ -299,7 +196,7 @@ def test_names_that_our_module_needs_itself_are_changed_and_unused_parameters_na
 def test_samples_of_a_file_are_the_golden_inputs(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 3), np.uint8)
     np.save(tmp_path / "x.npy", images)
-    module = Separate(lambda w: w.t().contiguous())
+    module = Awkward()
     build(module, tmp_path / "b.tied", input_shape=9, samples=tmp_path / "x.npy", target=())
     golden = open_bundle(tmp_path / "b.tied").golden["input"]
     expected = images[: len(golden)].reshape(-1, 9) / np.float32(255)

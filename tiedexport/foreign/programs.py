@@ -57,10 +57,7 @@ def input_shape_of(program: ExportedProgram, where: Path) -> tuple[int, ...]:
         for node in program.graph.nodes
         if node.op == "placeholder" and node.name in names
     ]
-    got = ", ".join(
-        f"{str(v.dtype).removeprefix('torch.')}{list(v.shape)}" if isinstance(v, Tensor) else str(v)
-        for v in values
-    )
+    got = ", ".join(map(_described, values))
     value = values[0] if len(values) == len(names) == 1 else None
     if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.ndim < 2:
         raise BadInputError(
@@ -86,6 +83,12 @@ def input_shape_of(program: ExportedProgram, where: Path) -> tuple[int, ...]:
             "more than the batch axis is dynamic", where=where, got=got, hint=_ANY_BATCH
         )
     return sizes
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return str(value)
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
 @contextlib.contextmanager
