@@ -2,205 +2,33 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import mistaken_ties
 import pytest
+import strangers
 import torch
 from five_ways import FIVE_WAYS
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
-from torch.nn.utils import parametrizations
 
 from tiedexport import ties
 from tiedexport.errors import BadInputError
 from tiedexport.results.ties import TieProof
 
-
-class Tied(nn.Module):
-    """One Parameter, used twice; what the strangers below vary."""
-
-    input_shape = (12,)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(5, 12))
-
-    def forward(self, x: Tensor) -> Any:
-        return F.linear(torch.tanh(F.linear(x, self.weight)), self.weight.t())
-
-
-class Convolutions(nn.Module):
-    input_shape = (1, 8, 8)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Conv2d(1, 4, 3, stride=2, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.dropout = nn.Dropout(0.3)
-        self.decoder = nn.ConvTranspose2d(4, 1, 3, stride=2, padding=1, output_padding=1)
-        self.decoder.weight = self.encoder.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.dropout(torch.relu(self.norm(self.encoder(x)))))
-
-
-class FunctionalConvolution(Convolutions):
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoder = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        code = self.dropout(torch.relu(self.norm(self.encoder(x))))
-        return F.conv_transpose2d(code, self.encoder.weight, None, 2, 1, output_padding=1)
-
-
-class LanguageModel(nn.Module):
-    def __init__(self, tie: bool = True) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(50, 16)
-        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, 2)
-        self.head = nn.Linear(16, 50, bias=False)
-        if tie:
-            self.head.weight = self.embedding.weight
-
-    def forward(self, tokens: Tensor) -> dict[str, Any]:
-        return {"logits": self.head(self.layers(self.embedding(tokens))), "loss": None}
-
-
-class Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return x @ weight.t()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        return grad @ weight, grad.t() @ x
-
-
-class CustomFunction(Tied):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(torch.tanh(Product.apply(x, self.weight)), self.weight.T)
-
-
-class WrongFunction(Product):
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        return grad @ weight, 2 * grad.t() @ x
-
-
-class WrongGradient(Tied):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(torch.tanh(WrongFunction.apply(x, self.weight)), self.weight.T)
-
-
-class Checkpointed(Tied):
-    reentrant = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=self.reentrant)
-
-
-class Reentrant(Checkpointed):
-    reentrant = True
-
-
-class Stateful(Tied):
-    """Counts, logs, replaces a buffer, writes into another, draws random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count, self.log = 0, []
-        self.register_buffer("replaced", torch.zeros(1))
-        self.register_buffer("written", torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.count += 1
-        self.log.append(x)
-        self.replaced = self.replaced + 1
-        self.written.add_(1)
-        return super().forward(x + torch.rand_like(x))
-
-
-class Mixed(Tied):
-    """Casts, constants in float32, an autocast region."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            z = F.linear(x.float(), self.weight.to(torch.float32))
-        return F.linear(z.half() * torch.ones(5, dtype=torch.float32), self.weight.t())
-
-
-class WeightNormed(nn.Module):
-    input_shape = (12,)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = parametrizations.weight_norm(nn.Linear(12, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(torch.tanh(self.encoder(x)), self.encoder.weight.t())
-
-
-class Record:
-    """An output of a class of one's own, which leads back to itself."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits, self.again = logits, [self]
-
-
-class Recorded(Tied):
-    def forward(self, x: Tensor) -> Record:
-        return Record(super().forward(x))
-
-
-class Cyclic(Tied):
-    def __init__(self) -> None:
-        super().__init__()
-        self.child = nn.Module()
-        self.child.parent = self
-
-
-class Repeated(nn.Module):
-    """One layer three times: a tie in depth."""
-
-    input_shape = (6,)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 6, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for _ in range(3):
-            x = torch.tanh(self.layer(x))
-        return x
-
-
-class Returned(Tied):
-    """Hands out the weight itself, for a penalty."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.linear(x, self.weight), self.weight
-
-
 PROVEN = [
-    Tied,
-    Convolutions,
-    FunctionalConvolution,
-    CustomFunction,
-    Checkpointed,
-    Reentrant,
-    Stateful,
-    Mixed,
-    WeightNormed,
-    Repeated,
-    Returned,
-    Recorded,
+    strangers.Tied,
+    strangers.Convolutions,
+    strangers.FunctionalConvolution,
+    strangers.CustomFunction,
+    strangers.Checkpointed,
+    strangers.Reentrant,
+    strangers.Stateful,
+    strangers.Mixed,
+    strangers.WeightNormed,
+    strangers.Repeated,
+    strangers.Returned,
+    strangers.Recorded,
 ]
 
 
@@ -237,12 +65,12 @@ def test_it_is_proven_without_findings_and_without_a_trace(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_every_type_is_proven_in_float64(dtype: torch.dtype) -> None:
-    assert [proof.holds for proof in ties.check(Tied().to(dtype))] == [True]
+    assert [proof.holds for proof in ties.check(strangers.Tied().to(dtype))] == [True]
 
 
 def test_a_language_model_and_what_became_of_its_tie() -> None:
     tokens = torch.randint(0, 50, (2, 7))
-    module = LanguageModel()
+    module = strangers.LanguageModel()
     ties.assert_tied(module, "embedding.weight", "head.weight", inputs=tokens)
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module.load_state_dict(state, assign=True)
@@ -253,12 +81,12 @@ def test_a_language_model_and_what_became_of_its_tie() -> None:
 
 def test_layers_that_were_cloned_on_purpose_are_no_lost_tie() -> None:
     tokens = torch.randint(0, 50, (2, 7))
-    assert ties.check(LanguageModel(tie=False), tokens) == ()
-    assert ties.findings(LanguageModel(tie=False), tokens) == ()
+    assert ties.check(strangers.LanguageModel(tie=False), tokens) == ()
+    assert ties.findings(strangers.LanguageModel(tie=False), tokens) == ()
 
 
 def test_a_frozen_model_is_tied_no_less() -> None:
-    (proof,) = ties.check(Tied().requires_grad_(False))
+    (proof,) = ties.check(strangers.Tied().requires_grad_(False))
     assert proof.holds
 
 
@@ -283,12 +111,12 @@ def test_constants_that_are_equal_by_chance_are_no_tie() -> None:
 
 
 def test_a_wrong_backward_is_not_proven() -> None:
-    (proof,) = ties.check(WrongGradient())
+    (proof,) = ties.check(strangers.WrongGradient())
     assert "not the slope of the output" in proof.reason
 
 
 def test_a_parameter_in_a_plain_list_is_named() -> None:
-    class Listed(Tied):
+    class Listed(strangers.Tied):
         def __init__(self) -> None:
             super().__init__()
             self.weights = [self.weight]
@@ -307,7 +135,7 @@ def test_a_parameter_in_a_plain_list_is_named() -> None:
 
 
 def test_a_dead_layer_is_no_cut_path() -> None:
-    class Dead(Tied):
+    class Dead(strangers.Tied):
         def forward(self, x: Tensor) -> Tensor:
             alive = super().forward(x)
             return alive + torch.relu(F.linear(x, self.weight) - 1e9).sum()
@@ -351,27 +179,11 @@ def test_a_name_for_a_layer_used_once_is_no_tie() -> None:
     assert ties.check(Alias()) == ()
 
 
-class Raises(Tied):
-    def forward(self, x: Tensor) -> Tensor:
-        raise KeyError("no such thing")
-
-
-class Nothing(Tied):
-    def forward(self, x: Tensor) -> None:
-        return None
-
-
-class Locked(Tied):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = threading.Lock()
-
-
 REFUSED = {
-    "raises": (Raises, "KeyError"),
-    "returns nothing": (Nothing, "no floating tensor"),
+    "raises": (strangers.Raises, "KeyError"),
+    "returns nothing": (strangers.Nothing, "no floating tensor"),
     "no forward": (nn.Module, "forward pass failed"),
-    "cannot be copied": (Locked, "cannot be copied"),
+    "cannot be copied": (strangers.Locked, "cannot be copied"),
     "meta": (lambda: nn.Linear(3, 3, device="meta"), "device meta"),
     "lazy": (lambda: nn.LazyLinear(3), "lazy"),
 }
@@ -386,11 +198,11 @@ def test_a_module_that_cannot_be_run_is_a_clear_error(what: str, function: Any) 
 
 
 def test_a_module_inside_itself_is_entered_once() -> None:
-    assert [proof.names for proof in ties.check(Cyclic())] == [("weight",)]
+    assert [proof.names for proof in ties.check(strangers.Cyclic())] == [("weight",)]
 
 
 def test_a_compiled_module_is_run_as_it_is_written() -> None:
-    compiled = torch.compile(Tied(), backend="eager")
+    compiled = torch.compile(strangers.Tied(), backend="eager")
     proofs: tuple[TieProof, ...] = ties.check(compiled, (12,))
     assert [proof.names for proof in proofs] == [("_orig_mod.weight",)]
     assert proofs[0].holds
