@@ -90,12 +90,14 @@ def _searched(
         plans: looked at together.
         stored: the weights that they were built from.
         uses: tied weight → its uses.
-        bound: weights that the plans take as inputs, from the place where they are stored.
+        bound: weights that the plans take as inputs, from the place where they are stored. Where
+            they take all of them, their builder has seen none, and none can hide in them.
     """
     occurrences: dict[int, list[StoredCopy]] = defaultdict(list)
     doubts = []
     matrices = [tensor for tensor in stored if len(tensor.shape) > 1]
     layers = sum(max(1, len(uses.get(matrix.name, ()))) for matrix in matrices)
+    baked = any(tensor.name not in bound for tensor in stored)
     for tensor in stored:
         if tensor.name in bound:
             occurrences[id(tensor)].append(copy_of(tensor))
@@ -104,7 +106,7 @@ def _searched(
         for found in contents.found:
             before = occurrences[id(found.weight)]
             before.append(_occurrence(path, found, before[:1]))
-        if contents.may_hide_weights(layers):
+        if baked and contents.may_hide_weights(layers):
             doubts.append(f"{shown(str(path))} has {contents.unaccounted_bytes:,}")
     ties = tuple(
         _tie(tensor.name, copies, uses.get(tensor.name, ()))
