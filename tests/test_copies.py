@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from itertools import permutations
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -13,36 +12,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from arrays_searched import FP16, FP32, FP64, found, random, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from tiedexport.copies import Group, compare, find
-from tiedexport.stored import ArrayContent, FileContent, Place, StoredTensor, in_memory
+from tiedexport.stored import ArrayContent, Place, StoredTensor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FP16, FP32, FP64 = (np.dtype(kind) for kind in (np.float16, np.float32, np.float64))
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = (FP64, FP32, FP16, BF16)
-
-
-def random(*shape: int, seed: int = 0, dtype: Any = FP32) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def stored(**arrays: np.ndarray) -> list[StoredTensor]:
-    return [in_memory(name, np.ascontiguousarray(array)) for name, array in arrays.items()]
-
-
-def found(**arrays: np.ndarray) -> dict[str, str]:
-    """Copy → "form of original"."""
-    return {
-        copy.tensor.name: f"{copy.form} of {group.original.name}"
-        for group in find(stored(**arrays))
-        for copy in group.copies
-    }
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -263,145 +245,3 @@ def _convolutions(kernels: dict[str, np.ndarray]) -> onnx.ModelProto:
     )
     opset = [onnx.helper.make_opsetid("", 20)]
     return onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
-
-
-# Chance.
-
-CHANCE = {
-    "constant": np.full((30, 30), 0.5),
-    "zeros": np.zeros(500),
-    "tiny": random(15),
-    "identity": np.eye(64),
-    "shifted identity": np.eye(40, 60, 7),
-    "one-hot vector": np.eye(1, 200, 7),
-    "one-hot rows": np.eye(64)[np.random.default_rng(0).permutation(64)],
-    "triangle": np.tril(np.ones((1, 1, 200, 200))),
-    "causal mask": np.triu(np.full((64, 64), -np.inf), 1),
-    "bools": np.random.default_rng(0).random((40, 40)) < 0.5,
-    "band": np.tri(64, 64, 3) - np.tri(64, 64, -3),
-    "blocks": np.kron(np.eye(8), np.ones((8, 8))),
-    "checkerboard": np.indices((50, 50)).sum(0) % 2,
-    "arange": np.arange(1000),
-    "linspace": np.linspace(0, 1, 1000, dtype=FP16),
-    "tiled arange": np.tile(np.arange(50), (20, 1)),
-    "distances": np.subtract.outer(np.arange(64), np.arange(64)),
-    "one NaN": np.full((20, 20), np.nan),
-    "half of it ones": np.repeat([0.0, 1.0], 500),
-}
-
-
-@pytest.mark.parametrize("name", CHANCE)
-def test_what_is_equal_by_chance_is_no_copy(name: str):
-    array = CHANCE[name]
-    assert found(a=array, b=array.copy(), c=array.T) == {}
-
-
-_rng = np.random.default_rng(0)
-WEIGHTS = {
-    "16 floats": _rng.standard_normal(16),
-    "64 signs": _rng.choice([-1.0, 1.0], 64),
-    "signs": _rng.choice([-1.0, 1.0], (200, 300)),
-    "ternary int8": _rng.choice([-1, 0, 1], (30, 40)).astype(np.int8),
-    "sparse ternary": _rng.choice([-1.0, 0.0, 1.0], (100, 100), p=[0.025, 0.95, 0.025]),
-    "pruned": _rng.standard_normal((500, 500)) * (_rng.random((500, 500)) < 0.02),
-    "zero rows first": np.concatenate([np.zeros((500, 64)), _rng.standard_normal((500, 64))]),
-}
-
-
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_what_carries_information_is_a_copy(name: str):
-    array = WEIGHTS[name]
-    copies = {"b": array.copy(), "c": array.T} if array.ndim > 1 else {"b": array.copy()}
-    assert set(found(a=array, **copies)) == set(copies)
-
-
-def test_what_a_cast_leaves_without_information_is_no_copy():
-    assert found(w=random(50, 50) * 1e-12, zeros=np.zeros((50, 50), FP16)) == {}
-
-
-# atol.
-
-
-def test_near_equal_weights_are_groups_of_their_own_with_their_difference():
-    w, noise = random(40, 50), 1e-4 * random(40, 50, seed=1)
-    near = w + noise
-    tensors = stored(w=w, exact=w.T, near=near.T, far=w + 1)
-    assert [g.original.name for g in find(tensors)] == ["w"]
-    exact, close = find(tensors, atol=1e-3)
-    assert [copy.tensor.name for copy in exact.copies] == ["exact"]
-    assert close.original.name == "w"
-    (copy,) = close.copies
-    assert (copy.tensor.name, copy.form, copy.axes) == ("near", "transposed", (1, 0))
-    assert copy.difference == np.abs(w.astype(FP64) - near.astype(FP64)).max()
-    assert len(find(tensors, atol=copy.difference)) == 2
-    assert len(find(tensors, atol=np.nextafter(copy.difference, 0))) == 1
-
-
-@pytest.mark.parametrize(("a", "b"), [(np.nan, 1.0), (np.inf, -np.inf), (np.inf, 1.0)])
-def test_what_is_not_finite_is_near_itself_only(a, b):
-    w, same, other = random(20, 30), random(20, 30) + FP32.type(1e-5), random(20, 30)
-    w[1, 1] = same[1, 1] = a
-    other[1, 1] = b
-    (group,) = find(stored(w=w, same=same, other=other), atol=0.1)
-    assert [(g.tensor.name) for g in group.copies] == ["same"]
-    assert 0 < group.copies[0].difference < 1e-4
-
-
-# Scale.
-
-
-class Counting(ArrayContent):
-    """Counts the elements that are read."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        super().__init__(array)
-        self.read_elements = 0
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        self.read_elements += count
-        return super().read(start, count)
-
-
-def test_tensors_of_one_place_are_never_read_whole():
-    content = Counting(random(1000, 1000).reshape(-1))
-    place = Place("file", 64, 4_000_000)
-    a, b = (StoredTensor(name, place, FP32, (1000, 1000), content) for name in "ab")
-    (group,) = find([a, b])
-    assert group.copies[0].form == "same"
-    assert content.read_elements < 100_000
-
-
-def test_a_thousand_weights_of_one_shape_are_not_compared_with_each_other():
-    contents = [Counting(random(30, 40, seed=seed)) for seed in range(1000)]
-    contents.append(Counting(contents[500].read(0, 1200).reshape(30, 40).T))
-    tensors = [
-        StoredTensor(f"{i}", Place(f"{i}", 0, 4800), FP32, (30, 40)[:: 1 if i < 1000 else -1], c)
-        for i, c in enumerate(contents)
-    ]
-    contents[500].read_elements = 0
-    (group,) = find(tensors)
-    assert group.original.name == "500"
-    assert [copy.tensor.name for copy in group.copies] == ["1000"]
-    assert {i for i, content in enumerate(contents) if content.read_elements} == {500, 1000}
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_large_files_are_compared_in_little_memory(transposed, tmp_path: Path):
-    w = random(4096, 2048)
-    w.tofile(tmp_path / "a")
-    np.ascontiguousarray(w.T if transposed else w).tofile(tmp_path / "b")
-    size = w.nbytes
-    shapes = {"a": w.shape, "b": w.shape[:: -1 if transposed else 1]}
-    del w
-    tensors = [
-        StoredTensor(name, Place(name, 0, size), FP32, shape, FileContent(tmp_path / name, 0, FP32))
-        for name, shape in shapes.items()
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "_READ", 1 << 17)
-        tracemalloc.start()
-        (group,) = find(tensors)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert group.copies[0].form == ("transposed" if transposed else "same")
-    assert peak < size / 8
