@@ -79,8 +79,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tiny = _build(Path(folder) / "tiny", 4, "fp32,fp16,bf16")
         full = _build(Path(folder) / "full", weight_bytes // 4 // FEATURES, "fp32")
-        half = _build(Path(folder) / "half", weight_bytes // 2 // FEATURES, "fp16,bf16")
-        bundles = {way: full if way.precision == "fp32" else half for way in ways}
+        bundles = dict.fromkeys(ways, full)
+        if halves := [way for way in ways if way.precision != "fp32"]:
+            half = _build(Path(folder) / "half", weight_bytes // 2 // FEATURES, "fp16,bf16")
+            bundles |= dict.fromkeys(halves, half)
         for turn in range(arguments.rounds):
             for way in ways[:: -1 if turn % 2 else 1]:
                 many = arguments.processes if turn == 0 else 1
