@@ -52,7 +52,7 @@ def main() -> None:
         "wall_s": seconds,
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_pss_bytes": peak_bytes,
-        "peak_above_help_bytes": peak_bytes - idle_bytes,
+        "peak_above_help_mib": (peak_bytes - idle_bytes) / (1 << 20),
     }
     record("audit_large", figures)
 
