@@ -19,6 +19,7 @@ from tiedexport.errors import (
     EXIT_BAD_INPUT,
     EXIT_CHECK_FAILED,
     EXIT_DONE,
+    EXIT_MISSING,
     EXIT_USAGE,
     UsageError,
 )
@@ -141,6 +142,26 @@ def test_the_command_fails_on_copies_only_where_asked_to(tmp_path: Path) -> None
     assert done.returncode == EXIT_CHECK_FAILED
     (thing,) = HEALTHY["checkpoint_of_ours"](tmp_path)
     assert tiedexport("audit", thing, "--fail-on-copies", cwd=tmp_path).returncode == EXIT_DONE
+
+
+def test_the_command_tells_no_copy_from_could_not_tell(tmp_path: Path) -> None:
+    (tmp_path / "opaque.plan").write_bytes(np.random.default_rng(1).bytes(4 << 20))
+    save_file({"w": W}, tmp_path / "w.safetensors")
+    things = ["opaque.plan", "w.safetensors", "--json", "audit.json"]
+    done = tiedexport("audit", *things, "--fail-on-copies", cwd=tmp_path)
+    assert done.returncode == EXIT_MISSING
+    assert "Does the tie hold? not proven: engine plan could not tell" in done.stdout
+    assert not msgspec.json.decode((tmp_path / "audit.json").read_bytes())["passed"]
+    assert tiedexport("audit", *things, cwd=tmp_path).returncode == EXIT_DONE
+
+
+def test_the_command_tells_no_copy_from_nothing_measured(tmp_path: Path) -> None:
+    (tmp_path / "empty_of_mine.py").write_text("from torch.nn import ReLU\n")
+    thing = "empty_of_mine:ReLU"
+    done = tiedexport("audit", thing, "--fail-on-copies", cwd=tmp_path)
+    assert done.returncode == EXIT_MISSING
+    assert "nothing could be measured here" in done.stdout
+    assert tiedexport("audit", thing, cwd=tmp_path).returncode == EXIT_DONE
 
 
 def test_a_wrong_input_shape_is_a_usage_error(tmp_path: Path) -> None:

@@ -49,14 +49,14 @@ def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, 
     Args:
         needed_bytes: of all weights, once.
         tied_bytes: of those that are tied: what a second copy of every tie would add. Where the
-            rule's margin is wider than that, a second copy cannot be seen.
+            rule's margin is wider than that, a second copy cannot be seen: "not run".
         done: what was measured.
     """
     limit_bytes = int(MARGIN * needed_bytes) + done.overhead_bytes
     empty = f"{done.overhead_bytes >> 10:,} KiB for sessions without weights"
     rule = f"one copy takes at most {MARGIN:g} x its bytes and {empty}"
     if needed_bytes + tied_bytes <= limit_bytes:
-        return "not proven", f"too small to tell a second copy: {rule}"
+        return "not run", f"too small to tell a second copy: {rule}"
     if done.unrun:
         return "not proven", f"opened, but not run to its end: {done.unrun}"
     if done.grown_bytes > limit_bytes:
@@ -76,6 +76,8 @@ def _row(subject: str, needed_bytes: int, tied_bytes: int, done: Done, counts: b
     if done.failed:
         return not_run(_STAGE, done.failed, subject, counts=counts)
     status, reason = judge(needed_bytes, tied_bytes, done)
+    if status == "not run":
+        return not_run(_STAGE, reason, subject, counts=counts)
     grown_bytes = max(0, done.grown_bytes)
     return Stage(_STAGE, status, subject, reason, (), needed_bytes, grown_bytes, counts)
 

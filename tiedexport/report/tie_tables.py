@@ -35,14 +35,12 @@ def verdict(result: AuditResult) -> Verdict:
         )
         parts += [f"{count(mistakes, 'mistake')} in the module"] * bool(mistakes)
         return Verdict("no", "; ".join(parts), "failed")
-    unproven = ", ".join(by_status["not proven"])
-    if by_status["one copy"] and unproven:
-        text = f"one copy at every stage that could tell; not proven: {unproven}"
-        return Verdict("yes", text, "passed")
+    if by_status["not proven"]:
+        text = f"{', '.join(by_status['not proven'])} could not tell"
+        elsewhere = "; one copy at every other stage that ran" * bool(by_status["one copy"])
+        return Verdict("not proven", text + elsewhere, "not run")
     if by_status["one copy"]:
         return Verdict("yes", "one copy at every stage that ran", "passed")
-    if unproven:
-        return Verdict("not proven", f"not proven: {unproven}", "not run")
     if ran:
         return Verdict("no tie", "each weight is used and stored once", "")
     return Verdict("–", "nothing could be measured here", "failed")

@@ -117,8 +117,9 @@ class AuditResult(Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether something was measured and no tie has a second copy."""
-        return not self.failed and any(stage.status != "not run" for stage in self.stages)
+        """Whether something was measured, all that counts could tell, and every tie holds."""
+        ran = {stage.status for stage in self.stages if stage.counts} - {"not run"}
+        return bool(ran) and "not proven" not in ran and not self.failed
 
 
 class Mend(Struct, frozen=True):
