@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import ml_dtypes  # noqa: F401 (numpy learns "bfloat16")
 import numpy as np
 import pytest
-from arrays_searched import FP16, found, random
+import torch
+from arrays_searched import FP16, FP32, found, random
 
-if TYPE_CHECKING:
-    pass
+
+def rotary(dimensions: int, base: float) -> np.ndarray:
+    """Inverse frequencies of rotary embeddings, computed in float32 as models do, [d / 2]."""
+    exponents = torch.arange(0, dimensions, 2, dtype=torch.int64).float() / dimensions
+    return (1.0 / (base**exponents)).numpy()
+
 
 CHANCE = {
     "constant": np.full((30, 30), 0.5),
@@ -28,6 +32,16 @@ CHANCE = {
     "arange": np.arange(1000),
     "linspace": np.linspace(0, 1, 1000, dtype=FP16),
     "tiled arange": np.tile(np.arange(50), (20, 1)),
+    **{
+        f"inverse frequencies, {d} of {base:g}, {dtype}": rotary(d, base).astype(dtype)
+        for d, base in ((64, 1e4), (128, 1e4), (128, 5e5), (256, 1e6))
+        for dtype in ("float32", "bfloat16")
+    },
+    "inverse frequencies in float16": rotary(128, 1e4).astype(FP16),
+    "inverse frequencies in float64": 1e4 ** (-np.arange(0, 128, 2) / 128),
+    "slopes of ALiBi": 2.0 ** -np.arange(0.25, 8.25, 0.25).reshape(32, 1, 1),
+    "negative slopes": -(2.0 ** -np.arange(0.25, 8.25, 0.25, dtype=FP32)),
+    "powers of two": 2 ** np.arange(30),
     "distances": np.subtract.outer(np.arange(64), np.arange(64)),
     "one NaN": np.full((20, 20), np.nan),
     "half of it ones": np.repeat([0.0, 1.0], 500),
@@ -48,6 +62,13 @@ WEIGHTS = {
     "ternary int8": _rng.choice([-1, 0, 1], (30, 40)).astype(np.int8),
     "sparse ternary": _rng.choice([-1.0, 0.0, 1.0], (100, 100), p=[0.025, 0.95, 0.025]),
     "pruned": _rng.standard_normal((500, 500)) * (_rng.random((500, 500)) < 0.02),
+    "scales near 1 in bfloat16": (1 + _rng.standard_normal(64) / 10).astype("bfloat16"),
+    "sorted": np.sort(_rng.standard_normal(64)),
+    "sorted magnitudes": np.sort(np.exp(_rng.standard_normal(64))).astype("bfloat16"),
+    "sines of positions": np.sin(np.outer(np.arange(40), rotary(64, 1e4))),
+    "Hann window": np.hanning(64),
+    "squares": np.arange(64.0) ** 2,
+    "distances either way": np.abs(np.subtract.outer(np.arange(64.0), np.arange(64.0))),
     "zero rows first": np.concatenate([np.zeros((500, 64)), _rng.standard_normal((500, 64))]),
 }
 

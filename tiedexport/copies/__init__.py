@@ -57,7 +57,8 @@ def find(tensors: Iterable[StoredTensor], *, atol: float = 0.0) -> list[Group]:
     Samples of each tensor decide who could be a copy; only candidates are compared in full, piece
     by piece. Elements are compared by their bits, so that one may stand for the other everywhere.
     Tensors that are equal by chance are left out (`copies.chance`): fewer than 16 elements,
-    constants, identities, masks, arithmetic progressions.
+    constants, identities, masks, arithmetic and geometric progressions. Other tables that a formula
+    gives, as sines of positions, are copies like any other.
 
     Args:
         tensors: of any number of files.

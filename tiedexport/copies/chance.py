@@ -5,7 +5,10 @@ is the least that it takes to tell the content to someone who sees each element'
 Weights, also random ±1 or ternary ones, take about a bit an element or more; constants,
 identities, triangular, banded and block masks and one-hot rows take nearly none, because an element
 follows from those to its left and above; arithmetic progressions along any axis, because its
-difference to them does.
+difference to them does; geometric ones (inverse frequencies of rotary embeddings, slopes of ALiBi),
+because its ratio to them does. Other tables that a formula gives (sines and cosines of positions,
+windows of Hann or Gauss, distances, squares) do count: two of them are two copies in a file, though
+nobody tied them.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ def information(window: np.ndarray) -> float:
     if window.dtype.kind == "c":
         window = window.view(window.real.dtype)
     window = _without_repeats(_without_repeats(window).T)
-    if _is_progression(window):
+    if _is_progression(window) or _is_geometric(window):
         return 0.0
     names, counts = np.unique(_bits(window), return_counts=True)
     if len(names) == 2 and counts.min() <= min(max(window.shape), window.size // 8):
@@ -93,14 +96,42 @@ def _bits(window: np.ndarray) -> np.ndarray:
 def _is_progression(window: np.ndarray) -> bool:
     """Whether elements grow evenly along both axes, up to rounding."""
     values = window.astype(np.float64)
+    return _is_even(values, 4 * _epsilon(window) * np.abs(values).max())
+
+
+def _is_geometric(window: np.ndarray) -> bool:
+    """Whether elements have one ratio along each axis, up to the rounding of a power.
+
+    They also only grow, or only shrink: among a few weights rounded to a few bits, chance does not
+    bring that about.
+    """
+    magnitudes = np.abs(window.astype(np.float64))
+    one_sign = len(np.unique(np.sign(window.astype(np.float64)))) == 1
+    if not one_sign or not np.isfinite(magnitudes).all() or not magnitudes.all():
+        return False
+    for axis in (0, 1):
+        growth = np.diff(magnitudes, axis=axis)
+        if growth.size and growth.min() < 0 < growth.max():
+            return False
+    logs = np.log(magnitudes)
+    # An exponent of n bits that is rounded turns a power by as much as the exponent is large.
+    epsilon = max(_epsilon(window), np.finfo(np.float64).eps)
+    return _is_even(logs, 8 * epsilon * (1 + np.abs(logs).max()))
+
+
+def _is_even(values: np.ndarray, allowed: float) -> bool:
+    """Whether second differences along and across both axes are at most so large."""
     if not np.isfinite(values).all():
         return False
     edges = [np.diff(values[0], 2), np.diff(values[:, 0], 2)]
     inside = np.diff(np.diff(values, axis=0), axis=1)
-    stored_bits = SIGNIFICANDS.get(window.dtype)
-    epsilon = 0.0 if stored_bits is None else 2.0**-stored_bits
-    allowed = 4 * epsilon * np.abs(values).max()
     return all(np.abs(part).max(initial=0.0) <= allowed for part in (*edges, inside))
+
+
+def _epsilon(window: np.ndarray) -> float:
+    """Spacing of the stored type at 1; 0 for integers."""
+    stored_bits = SIGNIFICANDS.get(window.dtype)
+    return 0.0 if stored_bits is None else 2.0**-stored_bits
 
 
 def _surprise(kinds: np.ndarray) -> float:
