@@ -174,6 +174,21 @@ class Repeated(nn.Module):
         return x
 
 
+class Attention(nn.Module):
+    """One layer of attention twice, as ALBERT has it; softmax cancels the bias of its keys."""
+
+    input_shape = (7, 12)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(12, 12) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = x + F.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+        return x
+
+
 class Returned(Tied):
     """Hands out the weight itself, for a penalty."""
 

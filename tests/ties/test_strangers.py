@@ -27,6 +27,7 @@ PROVEN = [
     strangers.Mixed,
     strangers.WeightNormed,
     strangers.Repeated,
+    strangers.Attention,
     strangers.Returned,
     strangers.Recorded,
 ]

@@ -282,6 +282,8 @@ def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> list[b
             Counter(use.place for use in uses_of(weight, r.uses)) for r in (first.recorder, again)
         ]
         leaf = stand_ins[id(weight.first.tensor)]
-        still = leaf.grad is None or not leaf.grad.any()  # nothing to move it
+        start = before[id(weight.first.tensor)]
+        # Where softmax cancels a gradient, the rounding that is left of it moves nothing.
+        still = leaf.grad is None or torch.equal(start, start - _LEARNING_RATE * leaf.grad)
         moves.append(alike and (still or bool(steps[0].any())) and places[0] == places[1])
     return moves
