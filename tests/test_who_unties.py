@@ -18,7 +18,7 @@ from tests.untying_cases import (
     PACKAGES,
     outcome_of,
 )
-from tests.untying_tools import TIED, copies_of
+from tests.untying_tools import TIED
 from tiedexport.retie import retie
 
 torch.set_num_threads(1)
@@ -109,4 +109,3 @@ def test_a_blocked_layout_is_left_and_said(tmp_path: Path):
 
 def test_expectations_are_of_cases():
     assert CASES.keys() >= UNTIE | BREAK
-    assert copies_of([]) == 1

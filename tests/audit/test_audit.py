@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,7 @@ import pytest
 from audited_things import BROKEN, DECODER, ENCODER, HEALTHY
 from command_line import tiedexport
 from odd_models import ODD
-from retied import model, weight
+from retied import digests, model, weight
 from safetensors.numpy import save_file
 
 from tiedexport.audit import audit
@@ -40,11 +39,6 @@ def bytes_of(copy: StoredCopy) -> np.ndarray:
 def in_form(original: np.ndarray, form: str, dtype: str) -> np.ndarray:
     moved = original.T if form.endswith("transposed") else original
     return moved.astype(dtype)
-
-
-def digests(folder: Path) -> dict[Path, str]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def assert_whole_table(result: AuditResult) -> None:
