@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 import mistaken_ties
 import pytest
@@ -18,6 +19,9 @@ from tiedexport.errors import BadInputError, TieBrokenError, UsageError
 from tiedexport.families import config_from, family_named
 from tiedexport.ties.proof import SUM_TOLERANCE
 from tiedexport.ties.slopes import GRADCHECK_TOLERANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(params=FIVE_WAYS)
@@ -124,6 +128,25 @@ def test_a_cut_that_nothing_announces_is_found_by_central_differences() -> None:
     (weight, _) = ties.check(ThroughNumpy())
     assert weight.gradcheck_error > 0.01
     assert "not the slope of the output" in weight.reason
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda weight: weight.register_hook(lambda gradient: 0 * gradient),
+        lambda weight: weight.register_post_accumulate_grad_hook(lambda w: w.grad.zero_()),
+    ],
+    ids=["register_hook", "register_post_accumulate_grad_hook"],
+)
+def test_a_hook_on_the_gradient_leaves_a_tie_unproven(hook: Callable[..., Any]) -> None:
+    module = functional((12, 5))
+    handle = hook(module.layers[0].weight)
+    (proof,) = ties.check(module)
+    assert "a hook changes the gradient of layers.0.weight" in proof.reason
+    assert [one.kind for one in ties.findings(module)] == ["a hook on the gradient"]
+    handle.remove()
+    ties.assert_tied(module)
+    assert ties.findings(module) == ()
 
 
 def test_two_parameters_share_a_gradient_that_is_not_the_sum() -> None:

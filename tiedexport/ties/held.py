@@ -116,12 +116,19 @@ def axes_between(original: Tensor, other: Tensor) -> tuple[int, ...] | None:
     return None
 
 
+def is_hooked(tensor: Tensor) -> bool:
+    """Whether a function of somebody's is called with its gradient, and may change it."""
+    return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))
+
+
 def stand_ins(
     tensors: Iterable[Tensor],
     dtype: torch.dtype | None = None,
     thawed: frozenset[int] = frozenset(),
 ) -> dict[int, Tensor]:
     """For each tensor, by identity, a clone; clones share memory where the tensors do.
+
+    Hooks on gradients stay behind: they are somebody's code, and may reach the module itself.
 
     Args:
         tensors: Parameters become Parameters; what was computed from a Parameter on the same

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from tiedexport.errors import UsageError
 from tiedexport.results.ties import Finding
 from tiedexport.ties import lines, quantized, source
+from tiedexport.ties.held import is_hooked
 from tiedexport.ties.later import losses, warning
 from tiedexport.ties.proof import tied, uses_of
 from tiedexport.ties.runs import example, forward, run
@@ -151,6 +152,7 @@ def _of_passes(
         found += [_cached(use, own[use.root]) for use in kept]
         if weight.first.kind == "attribute":
             found.append(_unseen(weight.first))
+        found += [_hooked(one) for one in weight.members if is_hooked(one.tensor)]
     return [*found, *_dead_weights(module, weights, ties, first.uses)]
 
 
@@ -164,6 +166,17 @@ def _cut(use: Use, member: Member) -> Finding:
         "no gradient flows back through this use: training sees only the others, "
         "and what it follows is not the gradient of the loss",
         lines.without_cut(use.cut),
+    )
+
+
+def _hooked(member: Member) -> Finding:
+    return Finding(
+        "a hook on the gradient",
+        member.name,
+        "training follows what the hook makes of the gradient, which may be none of any use's; "
+        "a tie is not proven with it",
+        f"handle.remove()  # what {lines.access(member.name)}.register_hook(…) returned",
+        breaks_now=False,
     )
 
 

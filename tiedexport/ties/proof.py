@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tiedexport.errors import BadInputError, TieBrokenError, UsageError
 from tiedexport.results.ties import PathGradient, TieProof
 from tiedexport.ties import quantized
+from tiedexport.ties.held import is_hooked
 from tiedexport.ties.runs import example, forward, run
 from tiedexport.ties.slopes import GRADCHECK_TOLERANCE, gradcheck_error, slopes
 from tiedexport.ties.uses import Recorder
@@ -235,6 +236,8 @@ def _reason(proof: TieProof, weight: Weight, passed: Passed) -> str:
     if cut is not None and cut.cut is not None:
         where = "" if cut.cut in cut.described else f", cut off in {cut.cut}"
         return f"no gradient flows back through {cut.described}{where}"
+    if hooked := next((one.name for one in weight.members if is_hooked(one.tensor)), ""):
+        return f"a hook changes the gradient of {hooked}, or could: it is not run on a copy"
     if not proof.sum_error <= SUM_TOLERANCE:
         return f"its gradient is not the sum of its paths' ({proof.sum_error:.1e} relative)"
     if not proof.gradcheck_error <= GRADCHECK_TOLERANCE:
