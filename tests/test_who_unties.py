@@ -30,9 +30,11 @@ BLOCKED = ("onnxruntime ALL", CONVS)
 UNTIE = {
     ("torch.onnx dynamo", "autoencoder of 2,544 elements"),
     ("torch.onnx dynamo", "encoder and decoder"),
+    ("torch.onnx dynamo", "Conv encoder and ConvTranspose decoder"),
     ("torch.onnx dynamo, optimize=False", "encoder and decoder"),
     ("torch.onnx TorchScript", "autoencoder without biases"),
     ("torch.onnx TorchScript", "encoder and decoder"),
+    ("torch.onnx TorchScript", "Conv encoder and ConvTranspose decoder"),
     ("torch.onnx TorchScript", "GPT-2"),
     ("torch.onnx TorchScript", "T5"),
     ("onnxslim", GEMMS),

@@ -40,6 +40,21 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(x))
 
 
+class ConvAutoencoder(nn.Module):
+    """One kernel in a convolution and in its transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(12, 8, 3, 3) / 10)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight, stride=2, padding=1).relu()
+
+    def decode(self, z: Tensor) -> Tensor:
+        same_size = {"stride": 2, "padding": 1, "output_padding": 1}
+        return functional.conv_transpose2d(z, self.weight, **same_size)
+
+
 class Called(nn.Module):
     """A module whose forward calls something else of another."""
 
@@ -90,6 +105,17 @@ def _halves(folder: Path, **options: Any) -> list[Path]:
     ]
 
 
+def _conv_halves(folder: Path, **options: Any) -> list[Path]:
+    torch.manual_seed(0)
+    module = ConvAutoencoder()
+    encoder = Called(module, ConvAutoencoder.encode)
+    decoder = Called(module, ConvAutoencoder.decode)
+    return [
+        _export(encoder, (torch.rand(2, 8, 10, 10),), folder / "encoder.onnx", **options),
+        _export(decoder, (torch.rand(2, 12, 5, 5),), folder / "decoder.onnx", **options),
+    ]
+
+
 def _gpt2() -> tuple[nn.Module, tuple[Tensor, ...]]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -134,11 +160,13 @@ def language_model(folder: Path, name: str = "GPT-2", *, dynamo: bool = True) ->
 
 
 _DYNAMO, _TORCHSCRIPT = "torch.onnx dynamo", "torch.onnx TorchScript"
+_CONV_HALVES = "Conv encoder and ConvTranspose decoder"
 
 EXPORTS: dict[tuple[str, str], Callable[[Path], list[Path]]] = {
     (_DYNAMO, "autoencoder of 8,448 elements"): partial(_whole, dynamo=True),
     (_DYNAMO, "autoencoder of 2,544 elements"): partial(_whole, shape=SMALL, dynamo=True),
     (_DYNAMO, "encoder and decoder"): partial(_halves, dynamo=True),
+    (_DYNAMO, _CONV_HALVES): partial(_conv_halves, dynamo=True),
     (_DYNAMO, "GPT-2"): language_model,
     (_DYNAMO, "T5"): partial(language_model, name="T5"),
     (f"{_DYNAMO}, optimize=False", "autoencoder of 2,544 elements"): partial(
@@ -150,6 +178,7 @@ EXPORTS: dict[tuple[str, str], Callable[[Path], list[Path]]] = {
     (_TORCHSCRIPT, "autoencoder of 8,448 elements"): partial(_whole, dynamo=False),
     (_TORCHSCRIPT, "autoencoder without biases"): partial(_whole, bias=False, dynamo=False),
     (_TORCHSCRIPT, "encoder and decoder"): partial(_halves, dynamo=False),
+    (_TORCHSCRIPT, _CONV_HALVES): partial(_conv_halves, dynamo=False),
     (_TORCHSCRIPT, "GPT-2"): partial(language_model, dynamo=False),
     (_TORCHSCRIPT, "T5"): partial(language_model, name="T5", dynamo=False),
     (f"{_TORCHSCRIPT}, do_constant_folding=False", "autoencoder without biases"): partial(
