@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
-from tiedexport.retie import write
+from tiedexport.retie import single, write
 from tiedexport.retie.graph import GraphFile
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ def _ratio(
     changed = {**inputs, name: change.new()}
     proto = ir.to_proto(node)
     feed = {key: inputs[key] for key in dict.fromkeys(proto.input) if key}
-    run = runner(_node_model(proto, opsets, feed))
+    run = runner(single.model_of(proto, opsets, feed).SerializeToString())
     before = run.run(feed)[0]
     after = run.run({key: changed[key] for key in feed})[0]
     error = np.abs(after.astype(np.float64) - before.astype(np.float64))
@@ -139,7 +137,7 @@ def _limit(
 
     def of(**weights: np.ndarray) -> Any:
         values = {**sized, **weights}
-        return _evaluate(magnitude, opsets, values)
+        return single.evaluate(magnitude, opsets, values)
 
     difference = np.abs(new.astype(np.float64) - old)
     if node.op_type in _MOVING:
@@ -159,26 +157,3 @@ def _storing(output: np.ndarray) -> Any:
     """Two roundings to a type that is narrower than the sums."""
     u = float(np.finfo(output.dtype).eps) / 2 if output.dtype == np.float16 else 0.0
     return 2 * u * (1 + u) * np.abs(output.astype(np.float64))
-
-
-def _node_model(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> bytes:
-    """A model of one node whose inputs are all inputs of the graph."""
-    model: bytes = _model(node, opsets, feed).SerializeToString()
-    return model
-
-
-def _evaluate(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> np.ndarray:
-    outputs: Any = ReferenceEvaluator(_model(node, opsets, feed)).run(None, feed)
-    result: np.ndarray = outputs[0]
-    return result
-
-
-def _model(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> onnx.ModelProto:
-    inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-        for name, x in feed.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=node.output[0])]
-    imports = [helper.make_opsetid(domain, number) for domain, number in opsets.items()]
-    graph = helper.make_graph([node], "node", inputs, outputs)
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)

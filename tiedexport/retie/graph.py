@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from tiedexport.stored import StoredTensor
 
-_INPUTS_HOLD_INITIALIZERS = 4  # below this IR version every initializer must be an input as well
+INPUTS_HOLD_INITIALIZERS = 4
+"""Below this IR version every initializer must be an input as well."""
+
 _ANNOTATION = "quant_parameter_tensor_names"  # where onnx_ir keeps a value's annotation
 
 
@@ -45,7 +47,7 @@ class GraphFile:
             return "part of a sparse tensor or of an attribute that is no tensor"
         if value.graph not in self._graphs:
             return "inside a local function, which sees no initializer"
-        if value.is_graph_input() and self.model.ir_version >= _INPUTS_HOLD_INITIALIZERS:
+        if value.is_graph_input() and self.model.ir_version >= INPUTS_HOLD_INITIALIZERS:
             return "also an input of the graph: a caller may override it"
         if value.name in self._named_elsewhere:
             return "named by a quantisation annotation"
@@ -74,7 +76,7 @@ class GraphFile:
             type=ir.TensorType(tensor.dtype),
         )  # fmt: skip
         self.model.graph.initializers.add(value)
-        if self.model.ir_version < _INPUTS_HOLD_INITIALIZERS:
+        if self.model.ir_version < INPUTS_HOLD_INITIALIZERS:
             self.model.graph.inputs.append(value)
         return value
 
@@ -164,13 +166,10 @@ def constant_value(handle: object) -> ir.Value | None:
     """The value of an initializer or of a Constant node that holds a tensor."""
     if isinstance(handle, ir.Value):
         return handle
-    if (
-        isinstance(handle, ir.Node)
-        and handle.op_type == "Constant"
-        and "value" in handle.attributes
-    ):
-        return handle.outputs[0]
-    return None
+    if not isinstance(handle, ir.Node) or handle.op_type != "Constant":
+        return None
+    held = handle.attributes.get("value")
+    return None if held is None or held.is_ref() else handle.outputs[0]
 
 
 def constant_tensor(value: ir.Value) -> ir.TensorProtocol:

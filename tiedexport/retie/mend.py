@@ -64,6 +64,7 @@ class Outcome:
     left: list[Left] = field(default_factory=list)
     proposals: list[Mend] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    touched: set[Place] = field(default_factory=set)
     left_keys: set[tuple[str, str]] = field(default_factory=set)
     followers: dict[Place, list[Copy]] = field(default_factory=lambda: defaultdict(list))
 
@@ -147,6 +148,7 @@ class _Round:
             how = kept.replace(index, copy, gemm_flags=self._rules.gemm_flags)
             self._outcome.mends.append(self._record(group.original, copy, how))
             self._freed.add(copy.tensor.place)
+            self._outcome.touched |= {group.original.place, copy.tensor.place}
             if copy.difference > 0:
                 self._note_change(copy, partial(_from_original, group.original, copy))
             else:

@@ -1,5 +1,7 @@
-"""The proof that mended graphs compute what the given ones did: both run on random inputs.
+"""The proof that mended graphs compute what the given ones did: both are read, and both run.
 
+First each node has to read the bits that it read before (`retie.reading`), whatever the inputs.
+Then both run on random inputs, as a runtime may take a stored weight otherwise than a derived one.
 ONNX Runtime runs them as they stand: optimisations off, as they would untie the weights again, and
 prepacking off, as it changes the order of sums for constants only. Then a stored weight and one
 that a Transpose makes at run time give the same bits, and the same bits are asked for.
@@ -7,22 +9,25 @@ that a Transpose makes at run time give the same bits, and the same bits are ask
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import onnx
 
 from tiedexport import onnx_files
-from tiedexport.retie import bound
+from tiedexport.retie import bound, protos, reading
 from tiedexport.retie.inputs import feeds, smallest_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Container, Sequence
 
     from tiedexport.retie.inputs import Feed
     from tiedexport.retie.mend import Change
+    from tiedexport.stored import Place
 
 Verdict = Literal["bit for bit", "within bound", "not proven", "failed"]
 
@@ -57,6 +62,7 @@ def prove(
     mended: Sequence[Path],
     changes: Sequence[Change] = (),
     remark: str = "",
+    touched: Container[Place] | None = None,
 ) -> Proof:
     """Compare each mended graph with the one it was made from.
 
@@ -65,9 +71,10 @@ def prove(
         mended: the written ones, in the same order.
         changes: weights whose values changed because that was accepted.
         remark: what else there is to say.
+        touched: where the weights lie that some mend touched; None for all.
     """
     proofs = [
-        _prove_one(original, result, [change for change in changes if change.file == index])
+        _prove_one(original, result, [c for c in changes if c.file == index], touched)
         for index, (original, result) in enumerate(zip(originals, mended, strict=True))
     ]
     worst = max((proof.verdict for proof in proofs), key=_SEVERITY.index)
@@ -83,7 +90,13 @@ def prove(
 _SEVERITY: tuple[Verdict, ...] = ("bit for bit", "within bound", "not proven", "failed")
 
 
-def _prove_one(original: Path, mended: Path, changes: Sequence[Change]) -> Proof:
+def _prove_one(
+    original: Path, mended: Path, changes: Sequence[Change], touched: Container[Place] | None
+) -> Proof:
+    try:
+        turned = reading.turned_gemms(original, mended, changes, touched)
+    except reading.UnlikeError as error:
+        return Proof("failed", f"{mended.name} is another graph: {error}")
     try:
         import onnxruntime
     except ImportError as error:
@@ -104,8 +117,11 @@ def _prove_one(original: Path, mended: Path, changes: Sequence[Change]) -> Proof
                 return Proof("failed", f"other outputs than the given graph in {detail}")
     except _RefusedError as error:
         return Proof("failed", f"only the given graph runs: {error}")
+    for name in turned:
+        if not _matters(mended, name, runs):
+            return Proof("not proven", f"no input tells in which order the Gemm of {name} adds up")
     if not changes:
-        return Proof("bit for bit", detail)
+        return Proof("bit for bit", f"{detail}; and each node reads the same bits")
     return _bounded(original, mended, changes, [feed for feed, _ in runs], detail)
 
 
@@ -119,6 +135,25 @@ def _bounded(
         return Proof("not proven", str(error))
     words = f"each node within its bound, at most {ratio:.3g} of it, in {detail}"
     return Proof("within bound" if ratio <= 1 else "failed", words)
+
+
+def _matters(mended: Path, gemm: str, runs: list[tuple[Feed, list[Any]]]) -> bool:
+    """Whether an output moves with what a Gemm makes, so that equal outputs tell of its bits."""
+    model = onnx.load(mended, load_external_data=False)
+    for node in protos.nodes_in(model.graph):
+        if node.op_type == "Gemm" and gemm in node.output:
+            scales = [a for a in node.attribute if a.name == "alpha"]
+            alpha = (
+                scales[0]
+                if scales
+                else node.attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, f=1.0)
+            )
+            alpha.f *= -1.5
+    with tempfile.NamedTemporaryFile(dir=mended.parent, suffix=".onnx") as probe:
+        probe.write(model.SerializeToString())
+        probe.flush()
+        other = Runner(Path(probe.name))
+        return not all(_same(expected, other.run(feed)) for feed, expected in runs)
 
 
 def _accepted(runner: Runner, table: int | None) -> tuple[str, list[tuple[Feed, list[Any]]]]:

@@ -31,6 +31,18 @@ def tensors_in(model: onnx.ModelProto) -> Iterator[TensorProto]:
         yield from _node_tensors(function.node)
 
 
+def nodes_in(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph and of its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for subgraph in (
+                *([attribute.g] if attribute.HasField("g") else []),
+                *attribute.graphs,
+            ):
+                yield from nodes_in(subgraph)
+
+
 def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
