@@ -8,7 +8,7 @@ computed in, contiguous or with every row filled up to some alignment.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from operator import mul
@@ -47,16 +47,32 @@ class Found:
     Attributes:
         weight: as it was given.
         offset: of its first byte in the plan.
-        dtype: that it has there.
-        form: how it follows from the weight: "same", "transposed", "cast" or "cast and transposed".
+        view: the order in which it lies there.
+        route: the types that it was cast to, the last of them the one that it has there.
         size_bytes: from its first byte to its last, with what fills up its rows.
     """
 
     weight: StoredTensor
     offset: int
-    dtype: np.dtype[Any]
-    form: str
+    view: View
+    route: Route
     size_bytes: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That it has there."""
+        return self.route[-1] if self.route else self.weight.dtype
+
+    @property
+    def form(self) -> str:
+        """How it follows from the weight: "same", "transposed", "cast", "cast and transposed"."""
+        return copies.form_of(self.view, self.route)
+
+    def form_beside(self, first: Found) -> str:
+        """How it follows from another occurrence of the weight, which may be transposed itself."""
+        moved = "same" if self.view == first.view else "transposed"
+        cast = () if self.dtype == first.dtype else (self.dtype,)
+        return copies.form_of(replace(self.view, form=moved), cast)
 
 
 @dataclass(frozen=True)
@@ -179,8 +195,7 @@ class _Layout:
         return largest_difference(self.weight, there, self.view, self.route, 0.0) is not None
 
     def found(self, offset: int) -> Found:
-        form = copies.form_of(self.view, self.route)
-        return Found(self.weight, offset, self.dtype, form, self.size_bytes)
+        return Found(self.weight, offset, self.view, self.route, self.size_bytes)
 
 
 class _Pitched:

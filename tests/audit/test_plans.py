@@ -23,7 +23,7 @@ from tiedexport.export import build
 if TYPE_CHECKING:
     from tiedexport.results.ties import Stage
 
-pytestmark = pytest.mark.skipif(
+needs_rtx = pytest.mark.skipif(
     not trt.availability("tensorrt_rtx").available,
     reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
 )
@@ -39,6 +39,7 @@ def built(path: Path, request: EngineRequest) -> Path:
     return path
 
 
+@needs_rtx
 def test_a_baked_plan_beside_its_graph_has_one_copy_at_the_offset_told(tmp_path: Path) -> None:
     request = baked_request(tmp_path)
     plan = built(tmp_path / "tied.plan", request)
@@ -52,6 +53,7 @@ def test_a_baked_plan_beside_its_graph_has_one_copy_at_the_offset_told(tmp_path:
     assert len(tie.uses) == 2
 
 
+@needs_rtx
 def test_a_plan_for_batch_one_stores_the_transpose_as_well(tmp_path: Path) -> None:
     plan = built(tmp_path / "one.engine", baked_request(tmp_path, profile=(1, 1, 1)))
     row = plan_row(plan, tmp_path / "autoencoder.onnx")
@@ -64,6 +66,7 @@ def test_a_plan_for_batch_one_stores_the_transpose_as_well(tmp_path: Path) -> No
     assert row.stored_bytes - row.needed_bytes == tie.needed_bytes
 
 
+@needs_rtx
 def test_a_weight_in_two_plans_is_stored_twice(tmp_path: Path) -> None:
     plans = []
     for name in ("a", "b"):
@@ -74,6 +77,7 @@ def test_a_weight_in_two_plans_is_stored_twice(tmp_path: Path) -> None:
     assert {Path(copy.file).name for tie in row.ties for copy in tie.copies} == {"a.plan", "b.plan"}
 
 
+@needs_rtx
 def test_a_plan_without_the_weights_says_so(tmp_path: Path) -> None:
     plan = built(tmp_path / "inputs.plan", shared_request())
     others = np.random.default_rng(0).random((2, 32, 48))
@@ -81,6 +85,28 @@ def test_a_plan_without_the_weights_says_so(tmp_path: Path) -> None:
     row = plan_row(plan, tmp_path / "w.safetensors")
     assert (row.status, row.stored_bytes) == ("no tie", 0)
     assert "they are its inputs, or it was built from others" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("first", "dtypes", "form"),
+    [
+        ("same", "ff", "transposed"),
+        ("transposed", "ff", "transposed"),
+        ("same", "fe", "cast and transposed"),
+        ("transposed", "ee", "transposed"),
+        ("transposed", "ef", "cast and transposed"),
+    ],
+)
+def test_the_second_occurrence_is_told_from_the_first(
+    first: str, dtypes: str, form: str, tmp_path: Path
+) -> None:
+    w = np.random.default_rng(0).standard_normal((24, 40)).astype(np.float32)
+    pair = (w, w.T) if first == "same" else (w.T, w)
+    plan = b"".join(half.astype(t).tobytes() for half, t in zip(pair, dtypes, strict=True))
+    (tmp_path / "hand.plan").write_bytes(plan)
+    save_file({"w": w}, tmp_path / "w.safetensors")
+    (tie,) = plan_row(tmp_path / "hand.plan", tmp_path / "w.safetensors").ties
+    assert [copy.form for copy in tie.copies] == ["original", form]
 
 
 def test_plans_large_enough_to_hide_a_weight_prove_nothing(tmp_path: Path) -> None:
@@ -92,6 +118,7 @@ def test_plans_large_enough_to_hide_a_weight_prove_nothing(tmp_path: Path) -> No
     assert "hide" in row.reason
 
 
+@needs_rtx
 @pytest.mark.parametrize(("weights", "status"), [("shared", "one copy"), ("baked", "copies")])
 def test_a_bundle_is_judged_by_all_plans_of_a_target(
     weights: str, status: str, tmp_path: Path

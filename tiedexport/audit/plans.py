@@ -93,48 +93,66 @@ def _searched(
         bound: weights that the plans take as inputs, from the place where they are stored. Where
             they take all of them, their builder has seen none, and none can hide in them.
     """
-    occurrences: dict[int, list[StoredCopy]] = defaultdict(list)
+    occurrences: dict[int, list[tuple[Path, Found]]] = defaultdict(list)
     doubts = []
     matrices = [tensor for tensor in stored if len(tensor.shape) > 1]
     layers = sum(max(1, len(uses.get(matrix.name, ()))) for matrix in matrices)
     baked = any(tensor.name not in bound for tensor in stored)
-    for tensor in stored:
-        if tensor.name in bound:
-            occurrences[id(tensor)].append(copy_of(tensor))
     for path in plans:
         contents = plan_search.weights_in_plan(path, stored)
         for found in contents.found:
-            before = occurrences[id(found.weight)]
-            before.append(_occurrence(path, found, before[:1]))
+            occurrences[id(found.weight)].append((path, found))
         if baked and contents.may_hide_weights(layers):
             doubts.append(f"{shown(str(path))} has {contents.unaccounted_bytes:,}")
-    ties = tuple(
-        _tie(tensor.name, copies, uses.get(tensor.name, ()))
+    held = [
+        (tensor.name, _copies(tensor, tensor.name in bound, occurrences[id(tensor)]))
         for tensor in stored
-        if (copies := occurrences.get(id(tensor), ())) and (len(copies) > 1 or tensor.name in uses)
+    ]
+    return _row(subject, held, uses, doubts)
+
+
+def _copies(
+    tensor: StoredTensor, bound: bool, occurrences: Sequence[tuple[Path, Found]]
+) -> list[StoredCopy]:
+    """A weight where it is stored, if plans take it from there, then its bytes in plans."""
+    copies = [copy_of(tensor)] if bound else []
+    for path, found in occurrences:
+        beside = found.form if bound else found.form_beside(occurrences[0][1])
+        copies.append(
+            StoredCopy(
+                tensor.name,
+                shown(str(path)),
+                found.offset,
+                found.size_bytes,
+                found.dtype.name,
+                tensor.shape,
+                beside if copies else ORIGINAL,
+            )
+        )
+    return copies
+
+
+def _row(
+    subject: str,
+    held: Sequence[tuple[str, Sequence[StoredCopy]]],
+    uses: dict[str, tuple[str, ...]],
+    doubts: Sequence[str],
+) -> Stage:
+    """Weights with their copies, and plans with bytes that nobody knows → a row."""
+    ties = tuple(
+        _tie(name, copies, uses.get(name, ()))
+        for name, copies in held
+        if len(copies) > 1 or (copies and name in uses)
     )
-    held = sum(copy.size_bytes for copies in occurrences.values() for copy in copies)
-    needed = held - sum(tie.stored_bytes - tie.needed_bytes for tie in ties)
+    stored_bytes = sum(copy.size_bytes for _, copies in held for copy in copies)
+    needed_bytes = stored_bytes - sum(tie.stored_bytes - tie.needed_bytes for tie in ties)
     status, reason = verdict(ties), ""
     if doubts and status != "copies":
         status = "not proven"
         reason = f"bytes in which a weight could hide in an unknown form: {', '.join(doubts)}"
-    elif not held:
+    elif not stored_bytes:
         reason = "none of these weights is in it: they are its inputs, or it was built from others"
-    return Stage(_STAGE, status, subject, reason, ties, needed, held)
-
-
-def _occurrence(plan: Path, found: Found, first: Sequence[StoredCopy]) -> StoredCopy:
-    """A weight's bytes in a plan; the first found stands for the original."""
-    form, dtype = ORIGINAL, found.dtype.name
-    if first:
-        moved = "transposed" if found.form.endswith("transposed") else "same"
-        cast = dtype != first[0].dtype
-        form = {"same": "cast", "transposed": "cast and transposed"}[moved] if cast else moved
-    shape = found.weight.shape
-    return StoredCopy(
-        found.weight.name, shown(str(plan)), found.offset, found.size_bytes, dtype, shape, form
-    )
+    return Stage(_STAGE, status, subject, reason, ties, needed_bytes, stored_bytes)
 
 
 def _tie(name: str, copies: Sequence[StoredCopy], uses: tuple[str, ...]) -> TiedWeight:
