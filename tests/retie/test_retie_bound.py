@@ -49,6 +49,41 @@ def test_weights_that_are_nearly_equal_are_proposed_and_left(tmp_path: Path) -> 
     assert Path(result.outputs[0]).read_bytes() == path.read_bytes()
 
 
+def _signed_zeros(first: str, second: str) -> onnx.ModelProto:
+    """Two weights that differ by nothing, and yet a reciprocal tells them apart."""
+    positive, negative = W.copy(), _TRANSPOSED.copy()
+    positive[3, 5], negative[5, 3] = 0.0, -0.0
+    text = "g (float[40, 40] x) => (float[40, 40] y, float[40, 40] z)"
+    return model(f"{text} {{ y = {first} z = {second} }}", a=positive, b=negative)
+
+
+def _payloads() -> onnx.ModelProto:
+    """Two weights that hold different NaNs at one place."""
+    first, second = W.copy(), _TRANSPOSED.copy()
+    first.view(np.uint32)[3, 5], second.view(np.uint32)[5, 3] = 0x7FC00001, 0x7FC00002
+    text = "g (float[40, 40] x) => (float[40, 40] y, float[40, 40] z)"
+    return model(f"{text} {{ y = Mul(x, a) z = Mul(x, b) }}", a=first, b=second)
+
+
+@pytest.mark.parametrize(
+    ("make", "proof"),
+    [
+        (lambda: _signed_zeros("Mul(x, a)", "Mul(x, b)"), "within bound"),
+        (lambda: _signed_zeros("Mul(x, a)", "Reciprocal(b)"), "not proven"),
+        (_payloads, "within bound"),
+    ],
+)
+def test_weights_whose_bits_differ_by_nothing_are_only_nearly_equal(
+    make: Callable[[], onnx.ModelProto], proof: str, tmp_path: Path
+) -> None:
+    path = _path(make(), tmp_path)
+    proposed = retie([path], tmp_path / "out", atol=1e-9)
+    assert (proposed.mends, len(proposed.proposals)) == ((), 1)
+    assert Path(proposed.outputs[0]).read_bytes() == path.read_bytes()
+    accepted = retie([path], tmp_path / "out", atol=1e-9, accept=True)
+    assert (accepted.proof, len(accepted.mends)) == (proof, 1), accepted.proof_detail
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -15,8 +15,8 @@ _TRANSPOSED = np.ascontiguousarray(W.T)
 _N = "float[N, 40]"
 _UNTOLD = {
     "a branch that is never taken": f"({_N} y) {{ z = MatMul(x, a) "
-    "s = ReduceSum <keepdims = 0> (x) k = Constant <value = float {1e9}> () c = Greater(s, k) y = If(c) "
-    f"<then_branch = t () => ({_N} p) {{ p = MatMul(z, b) }}, "
+    "s = ReduceSum <keepdims = 0> (x) k = Constant <value = float {1e9}> () c = Greater(s, k) "
+    f"y = If(c) <then_branch = t () => ({_N} p) {{ p = MatMul(z, b) }}, "
     f"else_branch = e () => ({_N} q) {{ q = Identity(z) }}> }}",
     "no trip of a loop": f"({_N} y) {{ z = MatMul(x, a) n = Constant <value = int64 {{0}}> () "
     f"y = Loop(n, , z) <body = l (int64 i, bool c, {_N} p) => (bool d, {_N} q) "

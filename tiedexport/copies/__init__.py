@@ -31,12 +31,15 @@ class Copy:
     Attributes:
         form: "same", "transposed", "cast", "cast and transposed", "permuted (…)".
         difference: largest |original - copy| over all elements; 0 unless `atol` admitted more.
+        exact: no bit differs, but for NaNs that a cast made. With `atol` the sign of a zero and the
+            payload of a NaN may, at a difference of 0.
     """
 
     tensor: StoredTensor
     form: str
     axes: tuple[int, ...]
     difference: float = 0.0
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _copy(
     difference = largest_difference(original, other, view, route, atol)
     if difference is None:
         return None
-    return Copy(other, form_of(view, route), view.declared_axes, difference)
+    return Copy(other, form_of(view, route), view.declared_axes, difference, exact=atol == 0.0)
 
 
 def form_of(view: View, route: Route) -> str:

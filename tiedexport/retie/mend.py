@@ -21,19 +21,21 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from tiedexport import copies
+from tiedexport.copies import Copy
 from tiedexport.results.ties import Left, Mend
 from tiedexport.retie.forms import dtype_of, key, label, ops_between, viewed, whole
 from tiedexport.retie.graph import constant_value
 from tiedexport.retie.kept import Kept
+from tiedexport.stored import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
 
-    from tiedexport.copies import Copy, Group
+    from tiedexport.copies import Group
     from tiedexport.retie.graph import GraphFile
-    from tiedexport.stored import Place, StoredTensor
+    from tiedexport.stored import StoredTensor
 
 NODE_BYTES = 128
 """About what a Transpose node with its names takes: a smaller copy would not save any."""
@@ -66,7 +68,6 @@ class Outcome:
     changes: list[Change] = field(default_factory=list)
     touched: set[Place] = field(default_factory=set)
     left_keys: set[tuple[str, str]] = field(default_factory=set)
-    followers: dict[Place, list[Copy]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,31 @@ class Rules:
 
 def mend(files: Sequence[GraphFile], rules: Rules) -> Outcome:
     """Tie what is equal, then propose or tie what is nearly equal; the graphs change in place."""
-    outcome = Outcome()
-    _Round(files, rules, outcome).run(0.0)
-    if rules.atol > 0:
-        _Round(files, rules, outcome).run(rules.atol)
+    outcome, followers = Outcome(), defaultdict[Place, list[Copy]](list)
+    for atol in (0.0, rules.atol) if rules.atol else (0.0,):
+        _Round(files, rules, outcome, followers).run(atol)
     return outcome
 
 
 class _Round:
-    """One search for copies through all files, and their mending."""
+    """One search for copies through all files, and their mending.
 
-    def __init__(self, files: Sequence[GraphFile], rules: Rules, outcome: Outcome) -> None:
+    Args:
+        files: edited in place.
+        rules: what may be done.
+        outcome: takes what was done.
+        followers: place of a kept tensor → all that equals it; one record for all rounds.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[GraphFile],
+        rules: Rules,
+        outcome: Outcome,
+        followers: dict[Place, list[Copy]],
+    ) -> None:
         self._files, self._rules, self._outcome = files, rules, outcome
+        self._followers = followers
         self._file_of = {file.path: i for i, file in enumerate(files)}
         self._fixed: dict[Place, str] = {}
         self._freed: set[Place] = set()
@@ -142,17 +156,17 @@ class _Round:
                 self._leave(group.original, copy, reason)
                 continue
             index = self._file_of[Path(copy.tensor.home)]
-            if copy.difference > 0 and not self._rules.accept:
+            if not copy.exact and not self._rules.accept:
                 self._outcome.proposals.append(self._record(group.original, copy, _how(copy)))
                 continue
             how = kept.replace(index, copy, gemm_flags=self._rules.gemm_flags)
             self._outcome.mends.append(self._record(group.original, copy, how))
             self._freed.add(copy.tensor.place)
             self._outcome.touched |= {group.original.place, copy.tensor.place}
-            if copy.difference > 0:
-                self._note_change(copy, partial(_from_original, group.original, copy))
+            if copy.exact:
+                self._followers[group.original.place].append(copy)
             else:
-                self._outcome.followers[group.original.place].append(copy)
+                self._note_change(copy, partial(_from_original, group.original, copy))
 
     def _note_change(self, copy: Copy, new: Callable[[], np.ndarray]) -> None:
         """Note that a weight changes, and with it all that follow from it since the first round."""
@@ -160,7 +174,7 @@ class _Round:
         if any(change.old == copy.tensor for change in self._outcome.changes):
             return
         self._outcome.changes.append(Change(index, copy.tensor, new))
-        for follower in self._outcome.followers.get(copy.tensor.place, ()):
+        for follower in self._followers.get(copy.tensor.place, ()):
             self._note_change(follower, partial(_from_changed, new, follower))
 
     def _why_not(self, kept: StoredTensor, copy: Copy) -> str:
@@ -187,8 +201,8 @@ class _Round:
         smallest = max(NODE_BYTES * bool(ops), self._rules.smallest_bytes * elsewhere)
         if copy.tensor.place.size_bytes < smallest:
             return "smaller than what would stand in its place"
-        followers = self._outcome.followers.get(copy.tensor.place, ()) if copy.difference else ()
-        if copy.difference and not all(map(_overridable, (copy, *followers))):
+        followers = self._followers.get(copy.tensor.place, ())
+        if not copy.exact and not all(map(_overridable, (copy, *followers))):
             return (
                 "nearly equal, but no initializer of the main graph: the change cannot be bounded"
             )
