@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
 from command_line import tiedexport
+
+from tiedexport.runtimes import Options, onnxruntime
+from tiedexport.session import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +86,42 @@ def test_bench_reports_every_batch_and_says_what_did_not_run(folder: Path) -> No
     assert {row["batch"] for row in ran} == {1, 3}
     assert all(set(row["percentiles_s"]) == {"p50", "p90"} for row in ran)
     assert all(row["reason"] for row in rows if row["status"] == "not run")
+
+
+def test_bench_sets_both_layouts_side_by_side(folder: Path) -> None:
+    done = tiedexport(
+        "bench", "model.tied", "--runtime", "onnxruntime", "--runtime", "torch", "--batch", "1",
+        "--memory", "both", "--warmUp", "1", "--duration", "0.01", "--iterations", "3",
+        "--json", "bench.json", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"onnxruntime fp32 +packed", done.stdout)
+    rows = msgspec.json.decode((folder / "bench.json").read_bytes())["latencies"]
+    ran = {(r["runtime"], r["memory"]) for r in rows if r["status"] == "passed"}
+    assert ran == {("onnxruntime", "shared"), ("onnxruntime", "packed"), ("torch", "shared")}
+
+
+@pytest.mark.parametrize("memory", ["", "shared", "packed"])
+def test_run_opens_the_layout_that_was_asked_for(
+    memory: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts = []
+    session_options = onnxruntime.session_options
+
+    def recorded(options: Options) -> Any:
+        layouts.append(options.memory)
+        return session_options(options)
+
+    monkeypatch.setattr(onnxruntime, "session_options", recorded)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((5, 48), np.float32))
+    asked = ["--memory", memory] if memory else []
+    arguments = ["encode", "x.npy", "-o", "z.npy", "--runtime", "onnxruntime", *asked]
+    done = tiedexport("run", folder / "model.tied", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert layouts[-1] == (memory or "shared")
+    with open_session(folder / "model.tied", runtime="onnxruntime") as session:
+        expected = session.encode(np.load(tmp_path / "x.npy"))
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("verb", "shape"), [("encode", (5, 6)), ("reconstruct", (5, 48))])
