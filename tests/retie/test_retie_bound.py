@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from retied import digests, graphs, model, saved, second_copies, weight
 
@@ -147,6 +149,72 @@ def test_a_change_that_no_bound_is_known_for_is_not_proven(
     result = retie([path], tmp_path / "out", atol=1e-4, accept=True)
     assert (result.proof, result.outputs) == ("not proven", ())
     assert why in result.proof_detail
+
+
+def _figure(words: str, detail: str) -> float:
+    found = re.search(rf"{words} ([\w.+-]+)", detail)
+    assert found, detail
+    return float(found[1])
+
+
+def test_not_a_number_that_becomes_infinite_is_no_change_within_a_bound(tmp_path: Path) -> None:
+    first, second = np.abs(W) + np.float32(0.1), np.abs(_TRANSPOSED) + np.float32(0.1)
+    first[2, 3], second[3, 2] = 1e-6, 0.0  # times infinity: infinite, and no number
+    text = "g (float[N, 40] x) => (float[N, 40] y, float[N, 40] z)"
+    body = "{ q = Mul(x, e) k = Exp(q) y = MatMul(x, a) z = MatMul(k, b) }"
+    made = model(f"{text} {body}", a=first, b=second, e=np.array([1000.0], np.float32))
+    result = retie([_path(made, tmp_path)], tmp_path / "out", atol=1e-5, accept=True)
+    assert (result.proof, result.outputs) == ("failed", ())
+    assert _figure("strays by", result.proof_detail) == np.inf
+
+
+@pytest.mark.parametrize("scale", [1e-4, 2e-3, 2e-2])
+def test_half_precision_results_near_zero_are_bounded_by_its_smallest_number(
+    scale: float, tmp_path: Path
+) -> None:
+    first = (scale * W).astype(np.float16)
+    second = np.nextafter(np.ascontiguousarray(first.T), np.float16(9))
+    text = "g (float16[200, 40] x) => (float16[200, 40] y, float16[200, 40] z)"
+    body = "{ s = Mul(x, k) y = MatMul(s, a) z = MatMul(s, b) }"
+    made = model(f"{text} {body}", a=first, b=second, k=np.array([2e-3], np.float16))
+    result = retie([_path(made, tmp_path)], tmp_path / "out", atol=1e-3, accept=True)
+    assert result.proof == "within bound", result.proof_detail
+
+
+def test_a_bound_counts_the_terms_of_a_sum_whatever_scales_it(tmp_path: Path) -> None:
+    """Powers of two scale errors and bounds alike."""
+    ratios = set()
+    for alpha in (2.0**-10, 0.5, 2.0**10):
+        made = _near(f"Gemm <alpha = {alpha}> (h, b)", noise=1e-7)
+        folder = tmp_path / str(alpha)
+        result = retie([_path(made, folder)], folder / "out", atol=1e-4, accept=True)
+        ratios.add(_figure("at most", result.proof_detail))
+    assert len(ratios) == 1
+
+
+def test_how_far_the_outputs_change_is_told(tmp_path: Path) -> None:
+    """A bound holds whatever is accepted; whether the model is still of use is another question."""
+    text = "g (float[N, 40] x) => (float[N, 40] y) { h = MatMul(x, a) y = MatMul(h, b) }"
+    path = _path(model(text, a=W, b=weight(40, 40, seed=5)), tmp_path)
+    result = retie([path], tmp_path / "out", atol=1e9, accept=True)
+    assert result.proof == "within bound"
+    changes = []
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((100, 40)).astype(np.float32)
+    for file in (path, *graphs(result)):
+        session = onnxruntime.InferenceSession(file)
+        changes.append(session.run(None, {"x": x})[0])
+    told, measured = _figure("change by up to", result.proof_detail), np.ptp(changes, axis=0).max()
+    assert 0.1 < told / measured < 10
+
+
+def test_a_changed_weight_that_is_moved_on_is_told(tmp_path: Path) -> None:
+    text = "g (float[N, 40] x) => (float[N, 40] y)"
+    body = "{ p = Transpose(a) h = MatMul(x, p) q = Transpose(b) y = MatMul(h, q) }"
+    made = model(f"{text} {body}", a=W, b=W + np.float32(1e-6))
+    result = retie([_path(made, tmp_path)], tmp_path / "out", atol=1e-4, accept=True)
+    assert result.proof == "within bound"
+    assert "what Transpose moves on has no bound" in result.proof_detail
 
 
 def test_an_accepted_weight_that_onnx_runtime_lacks_the_type_of_is_not_proven(

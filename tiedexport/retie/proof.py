@@ -122,19 +122,40 @@ def _prove_one(
             return Proof("not proven", f"no input tells in which order the Gemm of {name} adds up")
     if not changes:
         return Proof("bit for bit", f"{detail}; and each node reads the same bits")
-    return _bounded(original, mended, changes, [feed for feed, _ in runs], detail)
+    return _bounded(original, mended, changes, runs, detail)
 
 
 def _bounded(
-    original: Path, mended: Path, changes: Sequence[Change], inputs: list[Feed], detail: str
+    original: Path,
+    mended: Path,
+    changes: Sequence[Change],
+    runs: list[tuple[Feed, list[Any]]],
+    detail: str,
 ) -> Proof:
-    """What the accepted changes do to the nodes that read them."""
+    """What the accepted changes do to the nodes that read them, and to the outputs."""
+    feeds = [feed for feed, _ in runs]
     try:
-        ratio = bound.worst_ratio(original, changes, inputs, Runner, mended.parent)
+        strayed = bound.worst(original, changes, feeds, Runner, mended.parent)
+        given = Runner(original)
+        change = max(_largest_change(given.run(feed), outputs) for feed, outputs in runs)
     except (_RefusedError, bound.UnboundedError) as error:
         return Proof("not proven", str(error))
-    words = f"each node within its bound, at most {ratio:.3g} of it, in {detail}"
-    return Proof("within bound" if ratio <= 1 else "failed", words)
+    if strayed.ratio > 1:
+        return Proof("failed", f"a node strays by {strayed.ratio:.3g} of its bound in {detail}")
+    words = f"each node within its bound, at most {strayed.ratio:.3g} of it"
+    if strayed.passed_on:
+        words += f"; what {', '.join(strayed.passed_on)} moves on has no bound where it is read"
+    return Proof("within bound", f"{words}; outputs change by up to {change:.3g} in {detail}")
+
+
+def _largest_change(before: Any, after: Any) -> float:
+    """Of numbers among the outputs; infinite where they are not the same kind of thing."""
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return max(map(_largest_change, before, after), default=0.0)
+    arrays = isinstance(before, np.ndarray) and isinstance(after, np.ndarray)
+    if not arrays or before.shape != after.shape or before.dtype.kind not in "fiub":
+        return 0.0 if _same(before, after) else np.inf
+    return float(np.max(bound.differences(before, after), initial=0.0))
 
 
 def _matters(mended: Path, gemm: str, runs: list[tuple[Feed, list[Any]]]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
     from tiedexport.retie.inputs import Feed
@@ -34,6 +34,8 @@ def model_of(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> onnx.M
 
 def evaluate(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> np.ndarray:
     """What ONNX's reference implementation makes of the inputs."""
-    outputs: Any = ReferenceEvaluator(model_of(node, opsets, feed)).run(None, feed)
+    evaluator = ReferenceEvaluator(model_of(node, opsets, feed))
+    with np.errstate(all="ignore"):
+        outputs: Any = evaluator.run(None, feed)
     result: np.ndarray = outputs[0]
     return result
