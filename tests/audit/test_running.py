@@ -179,7 +179,7 @@ def test_a_job_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     path = written(tmp_path / "both.onnx", BOTH, w=weight(24, 40))
     out = tmp_path / "out.onnx"
     failed, done = child.ask(
-        OpenGraphs(("nowhere.onnx",), "shared", ()), Optimise(str(path), str(out), "shared")
+        OpenGraphs(("nowhere.onnx",), "shared", (), (1,)), Optimise(str(path), str(out), "shared")
     )
     assert "nowhere.onnx" in failed.failed
     assert not done.failed

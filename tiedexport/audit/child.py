@@ -35,11 +35,17 @@ class Optimise(Struct, frozen=True, tag=True):
 
 
 class OpenGraphs(Struct, frozen=True, tag=True):
-    """Keep a session of each ONNX file open after a run, and measure."""
+    """Keep a session of each ONNX file open after a run, and measure.
+
+    Attributes:
+        data: the files that hold weights.
+        nodes: of each graph: so many has the graph without weights that it is compared with.
+    """
 
     graphs: tuple[str, ...]
     memory: Memory
     data: tuple[str, ...]
+    nodes: tuple[int, ...]
 
 
 class OpenBundle(Struct, frozen=True, tag=True):
@@ -58,7 +64,7 @@ class Done(Struct, frozen=True):
     Attributes:
         failed: why it did not, in the runtime's words.
         grown_bytes: by how much the process grew, libraries apart.
-        overhead_bytes: by how much it grows for as many sessions without weights.
+        overhead_bytes: by how much it grows for as many sessions and nodes without weights.
         unrun: why a graph was opened only.
         runtime, precision: which a bundle was opened in.
     """

@@ -79,11 +79,13 @@ def _open_graphs(job: OpenGraphs) -> Done:
         return sessions
 
     grown_bytes = _growth(open_all, job.data)
-    overhead_bytes = _overhead(len(job.graphs))
+    overhead_bytes = _overhead([_without_weights(nodes) for nodes in job.nodes])
     return Done("", grown_bytes, overhead_bytes, "; ".join(unrun), "onnxruntime")
 
 
 def _open_bundle(job: OpenBundle) -> Done:
+    from tiedexport.runtimes.onnxruntime import RELU_MODEL
+
     bundle = open_bundle(job.bundle, check="size")
     opened: dict[str, str] = {}
 
@@ -99,7 +101,7 @@ def _open_bundle(job: OpenBundle) -> Done:
 
     grown_bytes = _growth(open_all, job.data)
     counted = opened["runtime"].startswith("onnxruntime")
-    overhead_bytes = _overhead(len(bundle.manifest.stages)) if counted else 0
+    overhead_bytes = _overhead([RELU_MODEL] * len(bundle.manifest.stages)) if counted else 0
     return Done("", grown_bytes, overhead_bytes, **opened)
 
 
@@ -118,19 +120,35 @@ def _growth(open_all: Callable[[], Any], data: Sequence[str]) -> int:
     return grown
 
 
-def _overhead(sessions: int) -> int:
-    """Bytes of as many sessions of ONNX Runtime on a graph without weights."""
-    from tiedexport.runtimes.onnxruntime import RELU_MODEL, session_options
+def _overhead(models: Sequence[bytes]) -> int:
+    """Bytes of a session of ONNX Runtime on each of some graphs without weights."""
+    from tiedexport.runtimes.onnxruntime import session_options
 
     def open_all() -> list[Any]:
-        opened = [
-            _inference(RELU_MODEL, session_options(Options(threads=1))) for _ in range(sessions)
-        ]
+        options = session_options(Options(threads=1))
+        options.enable_cpu_mem_arena = False
+        opened = [_inference(model, options) for model in models]
         for session in opened:
             _run_once(session)
         return opened
 
     return max(0, _growth(open_all, ()))
+
+
+def _without_weights(nodes: int) -> bytes:
+    """A graph of as many nodes; no two in a row that an optimiser would make one."""
+    from onnx import TensorProto, helper
+
+    names = ["x", *(f"value_{index}" for index in range(nodes))]
+    chain = [
+        helper.make_node("Sigmoid" if index % 2 else "Tanh", [names[index]], [names[index + 1]])
+        for index in range(nodes)
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in ("x", names[-1])]
+    graph = helper.make_graph(chain, "nodes", ends[:1], ends[1:])
+    opset = helper.make_opsetid("", 13)
+    made: bytes = helper.make_model(graph, ir_version=8, opset_imports=[opset]).SerializeToString()
+    return made
 
 
 def _settled(files: Sequence[Path]) -> int:

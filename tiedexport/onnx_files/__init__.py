@@ -20,7 +20,7 @@ from tiedexport.onnx_files.wire import WireFile
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["load", "stored_tensors", "to_proto"]
+__all__ = ["load", "node_count", "stored_tensors", "to_proto"]
 
 
 def load(path: Path) -> ir.Model:
@@ -71,6 +71,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         restore_sparse(nodes)
     return proto
+
+
+def node_count(model: ir.Model) -> int:
+    """Nodes of a model, with those of its subgraphs and functions."""
+    return sum(len(graph) for _, graph in graphs_of(model))
 
 
 def _skeleton(path: Path) -> bytes:
