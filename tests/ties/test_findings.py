@@ -28,6 +28,7 @@ KINDS = {
     mistaken_ties.DetachedInForward: ".detach() in the forward pass",
     mistaken_ties.DataInForward: ".detach() in the forward pass",
     mistaken_ties.NoGradInForward: "a use under no_grad",
+    mistaken_ties.ThroughNumpy: "a use that torch does not see",
     mistaken_ties.DeadOriginal: "dead original under parametrize",
     mistaken_ties.DeadWeight: "dead weight",
     mistaken_ties.CachedTranspose: "kept from the first forward pass",
@@ -41,6 +42,7 @@ LINES = {
     mistaken_ties.DetachedInForward: "self.encoder.weight.detach()",
     mistaken_ties.DataInForward: "self.encoder.weight.data",
     mistaken_ties.NoGradInForward: "weight = self.encoder.weight.t()",
+    mistaken_ties.ThroughNumpy: "self.encoder.weight.detach().numpy()",
     mistaken_ties.CachedTranspose: "self.cached, self.decoder_bias",
 }
 

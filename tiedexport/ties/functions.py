@@ -31,6 +31,12 @@ _QUESTIONS = """
 QUESTIONS = frozenset(_QUESTIONS.split())
 """Functions that ask about a tensor and do not compute with its elements."""
 
+_EXITS = """
+    numpy tolist item __array__ __dlpack__ __float__ __int__ __complex__
+"""
+EXITS = frozenset(_EXITS.split())
+"""Functions that hand out a tensor's elements: what is computed with them torch does not see."""
+
 _WRITERS = """
     __set__ __setitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__
     __iand__ __ior__ __ixor__ __ilshift__ __irshift__

@@ -14,6 +14,7 @@ from tiedexport.ties.held import is_hooked
 from tiedexport.ties.later import losses, warning
 from tiedexport.ties.proof import tied, uses_of
 from tiedexport.ties.runs import example, forward, run
+from tiedexport.ties.unseen import unseen
 from tiedexport.ties.uses import Recorder
 from tiedexport.ties.weights import weights_of
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from tiedexport.ties.later import Loss
     from tiedexport.ties.source import Spot
-    from tiedexport.ties.uses import Use
+    from tiedexport.ties.uses import Line, Use
     from tiedexport.ties.weights import Member, Weight
 
 _RIGHT_INVERSE = "def right_inverse(self, weight): return ()  # beside forward(self): no argument"
@@ -153,19 +154,41 @@ def _of_passes(
         if weight.first.kind == "attribute":
             found.append(_unseen(weight.first))
         found += [_hooked(one) for one in weight.members if is_hooked(one.tensor)]
+    hidden = unseen(module, arguments, first)
+    found += [
+        _hidden(one, first.recorder.exits)
+        for weight in weights
+        if id((one := weight.first).tensor) in hidden
+    ]
     return [*found, *_dead_weights(module, weights, ties, first.uses)]
 
 
 def _cut(use: Use, member: Member) -> Finding:
-    line = str(use.cut)
-    described = use.described(member.name)
     assert use.cut is not None
     return Finding(
         ".detach() in the forward pass" if use.is_detached else "a use under no_grad",
-        described if line in described else f"{described}, {line}",
+        _at(use.described(member.name), use.cut),
         "no gradient flows back through this use: training sees only the others, "
         "and what it follows is not the gradient of the loss",
         lines.without_cut(use.cut),
+    )
+
+
+def _at(described: str, line: Line) -> str:
+    return described if str(line) in described else f"{described}, {line}"
+
+
+def _hidden(member: Member, exits: Sequence[Use]) -> Finding:
+    """A use that bypasses torch, and where it leaves torch, if that is seen."""
+    name = lines.access(member.name)
+    exit = next((one for one in exits if one.root == id(member.tensor)), None)
+    return Finding(
+        "a use that torch does not see",
+        member.name if exit is None else _at(exit.described(member.name), exit.line),
+        "no gradient flows back through this use: training sees only the others, if there are any, "
+        "and an export may store its own copy, as a constant",
+        f"{name}  # in forward, "
+        + ("read by torch" if exit is None else f"where {exit.function}() stood"),
     )
 
 

@@ -16,6 +16,7 @@ from tiedexport.ties import quantized
 from tiedexport.ties.held import is_hooked
 from tiedexport.ties.runs import example, forward, run
 from tiedexport.ties.slopes import GRADCHECK_TOLERANCE, gradcheck_error, slopes
+from tiedexport.ties.unseen import unseen
 from tiedexport.ties.uses import Recorder
 from tiedexport.ties.weights import weights_of
 
@@ -64,8 +65,8 @@ class Passed:
 def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
     """Prove each tie of a module, in float64 on a copy; the module itself is never run or changed.
 
-    A weight is looked at if a forward pass uses it twice or more, or if another tensor of the
-    module shares its memory or repeats its content.
+    A weight is looked at if a forward pass uses it twice or more, once through torch at least,
+    or if another tensor of the module shares its memory or repeats its content.
 
     Args:
         module: with its weights in memory, of any floating type, in the mode that is to be proven.
@@ -87,12 +88,13 @@ def check(module: nn.Module, inputs: object = None) -> tuple[TieProof, ...]:
             hint="check the module before it is quantised; tiedexport.ties.findings(module) says "
             "what quantisation made of its ties",
         )
-    uses = run(module, arguments).uses
-    ties = [one for one in weights_of(module) if len(one.members) > 1 or is_used_twice(one, uses)]
+    first = run(module, arguments)
+    hidden = unseen(module, arguments, first)
+    weights = weights_of(module)
+    ties = [w for w in weights if len(w.members) > 1 or is_used_twice(w, first.uses, hidden)]
     if not ties:
         return ()
-    passed = _passed(module, arguments, ties)
-    held = {id(one) for one in module.parameters()}
+    passed, held = _passed(module, arguments, ties), {id(one) for one in module.parameters()}
     return tuple(
         _proof(module, arguments, weight, one, held)
         for weight, one in zip(ties, passed, strict=True)
@@ -142,9 +144,14 @@ def tied(weights: list[Weight], uses: list[Use]) -> list[Weight]:
     return [one for one in weights if one.is_shared or is_used_twice(one, uses)]
 
 
-def is_used_twice(weight: Weight, uses: list[Use]) -> bool:
-    """Whether two uses read the same elements: the slices of a fused weight are no tie."""
+def is_used_twice(weight: Weight, uses: list[Use], hidden: frozenset[int] = frozenset()) -> bool:
+    """Whether two uses read the same elements: the slices of a fused weight are no tie.
+
+    One that is `unseen` elsewhere has one use more.
+    """
     spans = sorted(use.span for use in uses_of(weight, uses))
+    if id(weight.first.tensor) in hidden:
+        return bool(spans)
     return any(following[0] < span[1] for span, following in pairwise(spans))
 
 
@@ -285,8 +292,8 @@ def _moves(ties: list[Weight], first: Run, arguments: tuple[Any, ...]) -> list[b
             Counter(use.place for use in uses_of(weight, r.uses)) for r in (first.recorder, again)
         ]
         leaf = stand_ins[id(weight.first.tensor)]
-        start = before[id(weight.first.tensor)]
         # Where softmax cancels a gradient, the rounding that is left of it moves nothing.
+        start = before[id(weight.first.tensor)]
         still = leaf.grad is None or torch.equal(start, start - _LEARNING_RATE * leaf.grad)
         moves.append(alike and (still or bool(steps[0].any())) and places[0] == places[1])
     return moves

@@ -97,6 +97,7 @@ def run(
     thawed: frozenset[int] = frozenset(),
     moved: Mapping[int, Tensor] | None = None,
     deltas: Mapping[int, Tensor] | None = None,
+    shifts: Mapping[int, Tensor] | None = None,
 ) -> Run:
     """A forward pass of a fresh copy.
 
@@ -107,6 +108,7 @@ def run(
         thawed: identities of frozen Parameters that are to have a gradient.
         moved: identity of a tensor → what to add to it, and so to all that shares its memory.
         deltas: number of a tracked use → what to add to the weight there alone.
+        shifts: identity of a tensor → what to add to it at each use of it.
 
     Raises:
         BadInputError: the module cannot be copied, or its forward pass failed.
@@ -118,7 +120,7 @@ def run(
     roots = {key: (key, tensor) for key, tensor in standing.items()}
     roots |= {id(tensor): (key, tensor) for key, tensor in standing.items()}
     paths = paths_by_id(module) | paths_by_id(shadow)
-    recorder = Recorder(roots, paths, tracked, deltas or {})
+    recorder = Recorder(roots, paths, tracked, deltas or {}, shifts or {})
     return Run(shadow, standing, recorder, *forward(shadow, arguments, recorder))
 
 

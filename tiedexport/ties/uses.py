@@ -16,6 +16,7 @@ from tiedexport.ties.functions import (
     CARRIERS,
     CASTS,
     CUTS,
+    EXITS,
     QUESTIONS,
     is_getter,
     name_of,
@@ -120,6 +121,8 @@ class Recorder(TorchFunctionMode):
         paths: identity of a submodule → its path.
         tracked: weights whose every use gets a gradient of its own.
         deltas: what to add to the weight at some of these uses alone, by their number.
+        shifts: what to add to a weight at each of its uses.
+        exits: where elements of a weight were handed out, for a use that torch does not see.
         stage: what is at work where no submodule is, once the forward pass is over.
     """
 
@@ -127,7 +130,9 @@ class Recorder(TorchFunctionMode):
     paths: Mapping[int, str]
     tracked: frozenset[int] = frozenset()
     deltas: Mapping[int, Tensor] = field(default_factory=dict)
+    shifts: Mapping[int, Tensor] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
+    exits: list[Use] = field(default_factory=list)
     recording: bool = True
     stage: str = ""
 
@@ -154,6 +159,8 @@ class Recorder(TorchFunctionMode):
         if writes(name) or (question and name not in CARRIERS):
             return func(*_mapped(args, self._stand_in), **_mapped(kwargs, self._stand_in))
         seen = self._view(args[0]) if args and isinstance(args[0], Tensor) else None
+        if name in EXITS:
+            return self._hand_out(seen, func, name, args, kwargs)
         if seen is not None and name in CARRIERS:
             return self._carry(seen, func, name, args, kwargs)
         found: list[Use] = []
@@ -196,6 +203,15 @@ class Recorder(TorchFunctionMode):
             self._views[id(result)] = (result, view)
         return result
 
+    def _hand_out(
+        self, seen: View | None, func: Callable[..., Any], name: str, args: Any, kwargs: Any
+    ) -> Any:
+        tensor = self._stand_in(args[0])
+        if seen is not None and self.recording:
+            span = _span(tensor, self.roots[seen.root][1])
+            self.exits.append(Use(seen.root, name, seen.names, self._line(), seen.cut, span))
+        return func(tensor, *args[1:], **kwargs)
+
     def _consumed(self, value: Any, *, name: str, found: list[Use]) -> Any:
         seen = self._view(value) if isinstance(value, Tensor) else None
         if seen is None or not self.recording:
@@ -212,6 +228,9 @@ class Recorder(TorchFunctionMode):
             if own.requires_grad:
                 own.retain_grad()
             tensor = seen.of(own)
+        elif seen.root in self.shifts:
+            base = self.roots[seen.root][1]
+            tensor = seen.of(base + self.shifts[seen.root])
         cut = seen.cut or (None if torch.is_grad_enabled() or line.is_torch else line)
         found.append(Use(seen.root, name, seen.names, line, cut, span, own))
         return tensor
