@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (the name that everyone gives
 from tiedexport import ties
 from tiedexport.errors import BadInputError
 from tiedexport.results.ties import TieProof
+from tiedexport.ties.weights import weights_of
 
 PROVEN = [
     strangers.Tied,
@@ -67,6 +68,12 @@ def test_it_is_proven_without_findings_and_without_a_trace(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_every_type_is_proven_in_float64(dtype: torch.dtype) -> None:
     assert [proof.holds for proof in ties.check(strangers.Tied().to(dtype))] == [True]
+
+
+def test_equal_weights_of_eight_bits_are_one_weight() -> None:
+    module = mistaken_ties.ClonedOnce().requires_grad_(False).to(torch.float8_e4m3fn)
+    (weight,) = (one for one in weights_of(module) if len(one.members) > 1)
+    assert weight.names == ("encoder.weight", "decoder.weight")
 
 
 def test_a_language_model_and_what_became_of_its_tie() -> None:

@@ -30,7 +30,7 @@ def examine(given: Given, _before: Sequence[Stage]) -> list[Stage]:
     """
     if given.live is None or given.module is None:
         return [not_run(_STAGE, "no live module was given; give package.module:factory as well")]
-    from tiedexport.audit.tensors import readable, stored_tensor
+    from tiedexport.tensors import readable, stored_tensor
 
     module, subject = given.live, given.module
     named = dict(_named(module))

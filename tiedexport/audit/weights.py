@@ -99,7 +99,7 @@ def _dtype(name: str) -> np.dtype[Any] | None:
 def _checkpoint(path: Path) -> tuple[list[StoredTensor], list[Tie] | None]:
     """The tensors of a state dict, ours or bare, and the ties that ours declares."""
     from tiedexport import checkpoint
-    from tiedexport.audit.tensors import MappedFile, readable, stored_tensor
+    from tiedexport.tensors import MappedFile, readable, stored_tensor
 
     payload = checkpoint.load_safely(path)
     declared = None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import ml_dtypes
-import numpy as np
 import torch
 
 from tiedexport.copies import find
-from tiedexport.stored import ArrayContent, Place, StoredTensor
+from tiedexport.stored import Place
+from tiedexport.tensors import readable, stored_tensor
 from tiedexport.ties.held import axes_between, held_tensors, storage_of
 
 if TYPE_CHECKING:
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from tiedexport.stored import StoredTensor
     from tiedexport.ties.held import Held, Kind
-
-_NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,19 +146,12 @@ def _merged(weight: Weight, other: Weight, axes: Sequence[int]) -> Weight:
 
 
 def _stored(weight: Weight, number: int) -> StoredTensor | None:
-    tensor = weight.first.tensor.detach()
-    if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+    tensor = weight.first.tensor
+    if not (tensor.is_floating_point() and readable(tensor)):
         return None
-    if tensor.dtype == torch.bfloat16:
-        array = tensor.contiguous().cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    elif tensor.dtype in _NUMPY:
-        array = tensor.contiguous().cpu().numpy()
-    else:
-        return None
+    stored = stored_tensor(weight.first.name, tensor)
     # The offset is the weight's number: each has a place of its own and is found again by it.
-    place = Place("memory", number, array.nbytes)
-    content = ArrayContent(array)
-    return StoredTensor(weight.first.name, place, array.dtype, array.shape, content)
+    return replace(stored, place=Place("memory", number, stored.place.size_bytes))
 
 
 def _cloned(first: Weight, other: Weight, axes: Sequence[int]) -> bool:

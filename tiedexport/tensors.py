@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.audit.table import MEMORY
 from tiedexport.stored import ArrayContent, FileContent, Place, StoredTensor
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def stored_tensor(name: str, tensor: Tensor, mapped: MappedFile | None = None) -
     """
     array, address = _array(tensor), tensor.data_ptr()
     size_bytes = tensor.numel() * tensor.element_size()
-    place, home = Place(MEMORY, address, size_bytes), ""
+    place, home = Place("memory", address, size_bytes), ""
     content: ArrayContent | FileContent = ArrayContent(array)
     if mapped is not None:
         offset, home = mapped.offset_of(address), str(mapped.path)
