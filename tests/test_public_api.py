@@ -14,8 +14,14 @@ VERBS = {
     "export.build": "model output progress options",
     "verify.verify": "bundle runtime require data progress",
     "measure.bench": (
-        "bundle runtime stage batch warmup_ms duration_s iterations percentile threads progress"
+        "bundle runtime stage batch warmup_ms duration_s iterations percentile threads memory "
+        "progress"
     ),
+    "audit.audit": "things input_shape deep progress",
+    "retie.retie": "inputs output atol accept unproven progress",
+    "ties.check": "module inputs",
+    "ties.assert_tied": "module names inputs",
+    "ties.findings": "module inputs sources",
     "run.run": "bundle verb input output runtime precision memory threads",
     "inspect.inspect": "bundle check",
     "doctor.doctor": "",
