@@ -201,7 +201,42 @@ def test_a_copy_that_nobody_listed_is_an_error(tmp_path: Path) -> None:
     path = saved(made, tmp_path / "model.onnx")
     with pytest.raises(TieBrokenError, match="still stored twice"):
         checks.check_ties([path], set())
-    checks.check_ties([path], {("model.onnx", "b")})
+    checks.check_ties([path], {("model.onnx", "", "b")})
+    with pytest.raises(TieBrokenError, match="still stored twice"):
+        checks.check_ties([path], {("model.onnx", "function Back", "b")})
+
+
+def test_constants_of_one_name_in_two_functions_are_both_listed(tmp_path: Path) -> None:
+    bodies = (
+        f'<domain: "own", opset_import: ["" : 21]> {name} (h) => (y) {{ y = MatMul(h, b) }}'
+        for name in ("Back", "Forth")
+    )
+    text = f"{_LINEAR} {{ h = MatMul(x, a) p = own.Back(h) q = own.Forth(h) y = Add(p, q) }}"
+    made = model(text, functions=" ".join(bodies), a=W)
+    for function in made.functions:
+        function.node.insert(0, constant("b", FLIPPED))
+    result = retie([saved(made, tmp_path / "model.onnx")], tmp_path / "out")
+    assert [left.copy.endswith(": b") for left in result.left] == [True, True]
+
+
+def test_constants_of_one_name_in_two_branches_are_both_listed(tmp_path: Path) -> None:
+    """Also where a Transpose in front of the graph renumbers its nodes, as this If without name."""
+    text = (
+        "g (float[N, 24] x, bool c) => (float[N, 24] y, float[24, 40] z, float[24, 40] w) "
+        "{ h = MatMul(x, a) y = MatMul(h, b) w = Cast <to = 1> (i) z = If(c) "
+        "<then_branch = t () => (float[24, 40] p) { p = Cast <to = 1> (k) }, "
+        "else_branch = e () => (float[24, 40] q) { r = Cast <to = 1> (k) q = Neg(r) }> }"
+    )
+    made = model(text, a=W, b=FLIPPED)
+    numbers = np.random.default_rng(0).integers(0, 256, 24 * 40 // 2).astype(np.uint8)
+    made.graph.initializer.append(_tensor("i", onnx.TensorProto.INT4, numbers, W.shape))
+    for attribute in made.graph.node[-1].attribute:
+        tensor = _tensor("k", onnx.TensorProto.UINT4, numbers, W.shape)
+        attribute.g.initializer.append(tensor)
+    result = retie([saved(made, tmp_path / "model.onnx")], tmp_path / "out", atol=1e-9)
+    assert result.proof == "bit for bit", result.proof_detail
+    assert [mend.how for mend in result.mends] == ["Transpose"]
+    assert [left.reason for left in result.left] == ["of another type: UINT4, not INT4"] * 2
 
 
 def test_a_graph_that_the_checker_refuses_is_an_error_unless_it_was_given_so(

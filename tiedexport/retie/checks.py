@@ -49,12 +49,12 @@ def _refusal(path: Path) -> str:
     return ""
 
 
-def check_ties(written: Sequence[Path], left: set[tuple[str, str]]) -> None:
+def check_ties(written: Sequence[Path], left: set[tuple[str, str, str]]) -> None:
     """Look for copies in the written files anew.
 
     Args:
         written: graphs.
-        left: `mend.key` of each tensor that was left on purpose.
+        left: `forms.key` of each tensor that was left on purpose.
 
     Raises:
         TieBrokenError: a copy that was not.

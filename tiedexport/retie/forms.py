@@ -53,9 +53,13 @@ def viewed(array: np.ndarray, copy: Copy) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(copy.axes).reshape(shape).astype(dtype))
 
 
-def key(tensor: StoredTensor) -> tuple[str, str]:
-    """What tells a tensor apart, in the graph as it was and as it is written."""
-    return Path(tensor.home).name, tensor.name
+def key(tensor: StoredTensor) -> tuple[str, str, str]:
+    """What tells a tensor apart, in the graph as it was and as it is written: file, scope, name.
+
+    The scope is a function's only: what is in a branch may move to the main graph.
+    """
+    scope = tensor.scope if tensor.scope.startswith("function ") else ""
+    return Path(tensor.home).name, scope, tensor.name
 
 
 def label(tensor: StoredTensor) -> str:

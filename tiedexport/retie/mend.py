@@ -67,7 +67,7 @@ class Outcome:
     proposals: list[Mend] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     touched: set[Place] = field(default_factory=set)
-    left_keys: set[tuple[str, str]] = field(default_factory=set)
+    left_keys: set[tuple[str, str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -89,36 +89,27 @@ class Rules:
 
 def mend(files: Sequence[GraphFile], rules: Rules) -> Outcome:
     """Tie what is equal, then propose or tie what is nearly equal; the graphs change in place."""
-    outcome, followers = Outcome(), defaultdict[Place, list[Copy]](list)
-    for atol in (0.0, rules.atol) if rules.atol else (0.0,):
-        _Round(files, rules, outcome, followers).run(atol)
-    return outcome
+    mender = _Mender(files, rules)
+    mender.run(0.0)
+    if rules.atol:
+        mender.run(rules.atol)
+    return mender.outcome
 
 
-class _Round:
-    """One search for copies through all files, and their mending.
+class _Mender:
+    """Searches through all files for copies and mends them; what each search did is remembered."""
 
-    Args:
-        files: edited in place.
-        rules: what may be done.
-        outcome: takes what was done.
-        followers: place of a kept tensor → all that equals it; one record for all rounds.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[GraphFile],
-        rules: Rules,
-        outcome: Outcome,
-        followers: dict[Place, list[Copy]],
-    ) -> None:
-        self._files, self._rules, self._outcome = files, rules, outcome
-        self._followers = followers
+    def __init__(self, files: Sequence[GraphFile], rules: Rules) -> None:
+        self.outcome = Outcome()
+        self._files, self._rules = files, rules
         self._file_of = {file.path: i for i, file in enumerate(files)}
-        self._fixed: dict[Place, str] = {}
-        self._freed: set[Place] = set()
+        self._followers = defaultdict[Place, list[Copy]](list)
+        self._left: set[Place] = set()
 
     def run(self, atol: float) -> None:
+        """Mend what differs by at most this."""
+        self._fixed: dict[Place, str] = {}
+        self._freed: set[Place] = set()
         tensors = [tensor for file in self._files for tensor in file.tensors()]
         for tensor in tensors:
             if reason := self._file(tensor).why_fixed(tensor):
@@ -157,12 +148,12 @@ class _Round:
                 continue
             index = self._file_of[Path(copy.tensor.home)]
             if not copy.exact and not self._rules.accept:
-                self._outcome.proposals.append(self._record(group.original, copy, _how(copy)))
+                self.outcome.proposals.append(self._record(group.original, copy, _how(copy)))
                 continue
             how = kept.replace(index, copy, gemm_flags=self._rules.gemm_flags)
-            self._outcome.mends.append(self._record(group.original, copy, how))
+            self.outcome.mends.append(self._record(group.original, copy, how))
             self._freed.add(copy.tensor.place)
-            self._outcome.touched |= {group.original.place, copy.tensor.place}
+            self.outcome.touched |= {group.original.place, copy.tensor.place}
             if copy.exact:
                 self._followers[group.original.place].append(copy)
             else:
@@ -171,9 +162,9 @@ class _Round:
     def _note_change(self, copy: Copy, new: Callable[[], np.ndarray]) -> None:
         """Note that a weight changes, and with it all that follow from it since the first round."""
         index = self._file_of[Path(copy.tensor.home)]
-        if any(change.old == copy.tensor for change in self._outcome.changes):
+        if any(change.old == copy.tensor for change in self.outcome.changes):
             return
-        self._outcome.changes.append(Change(index, copy.tensor, new))
+        self.outcome.changes.append(Change(index, copy.tensor, new))
         for follower in self._followers.get(copy.tensor.place, ()):
             self._note_change(follower, partial(_from_changed, new, follower))
 
@@ -209,9 +200,10 @@ class _Round:
         return ""
 
     def _leave(self, kept: StoredTensor, copy: Copy, reason: str) -> None:
-        if copy.tensor.place != kept.place and key(copy.tensor) not in self._outcome.left_keys:
-            self._outcome.left.append(Left(label(kept), label(copy.tensor), copy.form, reason))
-            self._outcome.left_keys.add(key(copy.tensor))
+        if copy.tensor.place not in {kept.place, *self._left}:
+            self._left.add(copy.tensor.place)
+            self.outcome.left.append(Left(label(kept), label(copy.tensor), copy.form, reason))
+            self.outcome.left_keys.add(key(copy.tensor))
 
     def _record(self, kept: StoredTensor, copy: Copy, how: str) -> Mend:
         place = copy.tensor.place
