@@ -129,7 +129,7 @@ def forward(
 ) -> tuple[Tensor, float]:
     """The objective and its magnitude, after a pass of a copy that exists already."""
     with _settings(recorder), torch.random.fork_rng(_cuda_devices()):
-        torch.manual_seed(_SEED)
+        _seed()
         try:
             output = shadow(*_changed(arguments, _as_double))
         except Exception as error:
@@ -185,6 +185,14 @@ def _eager() -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def _seed() -> None:
+    """All generators. `torch.manual_seed` keeps a stack trace a call for devices that are none."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(_SEED)
+    else:
+        torch.default_generator.manual_seed(_SEED)
 
 
 def _cuda_devices() -> list[int]:
