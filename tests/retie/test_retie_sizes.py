@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
-from retied import digests, model, saved, weight
+from retied import digests, graphs, model, saved, weight
 
 from tiedexport.memory import PeakMemory
 from tiedexport.retie import retie
@@ -95,3 +96,44 @@ def test_a_small_tie_is_made_among_many_weights(tmp_path: Path) -> None:
     path = saved(made, tmp_path / ("deep" * 20) / "model.onnx")
     result = retie([path], tmp_path / "out")
     assert [mend.how for mend in result.mends] == ["Transpose"]
+
+
+def _untied(folder: Path, data_name: str, op: str = "MatMul") -> list[Path]:
+    """Two graphs, each with its own weight in its own data file."""
+    text = "g (float[N, 48] x) => (float[N, 48] y)"
+    return [
+        saved(
+            model(f"{text} {{ y = {op}(x, w) }}", w=weight(48, 48, seed=number)),
+            folder / f"{number}.onnx",
+            external=f"{number}{data_name}",
+        )
+        for number in range(2)
+    ]
+
+
+def test_data_of_several_graphs_comes_into_one_file_though_nothing_is_mended(
+    tmp_path: Path,
+) -> None:
+    inputs = _untied(tmp_path, ".onnx.external.data")
+    result = retie(inputs, tmp_path / "out")
+    assert (result.mends, result.left) == ((), ())
+    assert result.proof == "bit for bit", result.proof_detail
+    assert sorted(digests(tmp_path / "out")) == ["0.onnx", "1.onnx", "weights.data"]
+    assert result.bytes_after <= result.bytes_before
+    for given, written in zip(inputs, graphs(result), strict=True):
+        ours, theirs = (
+            onnx.numpy_helper.to_array(onnx.load(p).graph.initializer[0]) for p in (given, written)
+        )
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("data_name", "op"), [(".d", "MatMul"), (".onnx.external.data", "own.Swirl")]
+)
+def test_data_stays_where_one_file_would_take_more_or_is_not_proven(
+    data_name: str, op: str, tmp_path: Path
+) -> None:
+    inputs = _untied(tmp_path / "in", data_name, op)
+    result = retie(inputs, tmp_path / "out")
+    assert result.proof == "bit for bit"
+    assert digests(tmp_path / "out") == digests(tmp_path / "in")

@@ -78,18 +78,28 @@ def retie(
     _check_options([Path(path) for path in inputs], rules)
     given = Given.read([Path(path) for path in inputs])
     _check_folder(folder, given)
-    before = after = given.size_bytes
     outputs: tuple[str, ...] = ()
+    before = after = given.size_bytes
     shown = (progress or Progress(quiet=True)).task("retie", 4)
     try:
         with shown as task, atomic.replacing_directory(folder) as staging:
-            attempt = _first_good(given, staging, rules, task)
-            after = sum(path.stat().st_size for path in attempt.files)
+            attempt = _best(given, staging, rules, task)
+            after = _size_bytes(attempt.files)
             if attempt.proof.verdict == "failed" or not (attempt.proof.holds or unproven):
                 raise _WithheldError
         outputs = tuple(str(folder / path.relative_to(staging)) for path in attempt.files)
     except _WithheldError:
         pass  # the result says why
+    return _result(given, attempt, outputs, (before, after), time.monotonic() - started_s)
+
+
+def _result(
+    given: Given,
+    attempt: _Attempt,
+    outputs: tuple[str, ...],
+    sizes_bytes: tuple[int, int],
+    seconds: float,
+) -> RetieResult:
     return RetieResult(
         inputs=tuple(map(str, given.paths)),
         outputs=outputs,
@@ -98,10 +108,10 @@ def retie(
         proposals=tuple(attempt.outcome.proposals),
         proof=attempt.proof.verdict,
         proof_detail=attempt.proof.detail,
-        bytes_before=before,
-        bytes_after=after,
+        bytes_before=sizes_bytes[0],
+        bytes_after=sizes_bytes[1],
         environment=environment.current(),
-        seconds=time.monotonic() - started_s,
+        seconds=seconds,
     )
 
 
@@ -148,42 +158,57 @@ def _check_folder(folder: Path, given: Given) -> None:
         )
 
 
-def _first_good(given: Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
-    """The first attempt that is no larger than the inputs and computes the same bits."""
-    task.done = 0
-    files = [GraphFile(path) for path in given.paths]
-    outcome = mend(files, rules)
-    task.advance(note=f"{len(outcome.mends)} copies found")
-    if not outcome.mends:
-        return _unchanged(given, staging, outcome, task)
-    layout = write.Layout(files, DATA_NAME)
-    layout.place(given.size_bytes)
-    written = layout.write(staging)
-    if sum(path.stat().st_size for path in written) > given.size_bytes:
-        _remove(written)
-        if not rules.smallest_bytes:
-            return _first_good(given, staging, replace(rules, smallest_bytes=_SMALL_BYTES), task)
-        return _unchanged(given, staging, _given_up(outcome), task)
-    graphs = written[: len(files)]
-    task.advance(note="written")
+def _best(given: Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
+    """The first attempt that is no larger than the inputs and that is proven."""
+    while True:
+        task.done = 0
+        files = [GraphFile(path) for path in given.paths]
+        outcome = mend(files, rules)
+        task.advance(note=f"{len(outcome.mends)} copies found")
+        if not outcome.mends and not given.is_scattered:
+            return _unchanged(given, staging, outcome, task)
+        layout = write.Layout(files, DATA_NAME)
+        layout.place(given.size_bytes)
+        written = layout.write(staging)
+        task.advance(note="written")
+        if _size_bytes(written) > given.size_bytes:
+            attempt = None
+        else:
+            attempt = _Attempt(outcome, written, _proven(given, written, outcome, task))
+            task.advance(note=attempt.proof.verdict)
+            if attempt.proof.holds:
+                return attempt
+        again = _gentler(rules, outcome, is_larger=attempt is None)
+        if attempt is not None and again is None and outcome.mends:
+            return attempt
+        for path in written:
+            path.unlink()
+        if again is None:
+            return _unchanged(given, staging, _given_up(outcome), task)
+        rules = again
+
+
+def _proven(given: Given, written: list[Path], outcome: Outcome, task: Task) -> Proof:
+    graphs = written[: len(given.paths)]
     remark = checks.check_graphs(given.paths, graphs)
     checks.check_ties(graphs, outcome.left_keys)
     task.advance(note="checked")
-    proven = proof.prove(given.paths, graphs, outcome.changes, remark, outcome.touched)
-    attempt = _Attempt(outcome, written, proven)
+    return proof.prove(given.paths, graphs, outcome.changes, remark, outcome.touched)
+
+
+def _gentler(rules: Rules, outcome: Outcome, *, is_larger: bool) -> Rules | None:
+    """What may do better after an attempt; None if nothing will."""
+    if is_larger:
+        small = replace(rules, smallest_bytes=_SMALL_BYTES)
+        return small if outcome.mends and small != rules else None
+    # A Gemm may add up in another order, and does so in some builds of ONNX Runtime: a Transpose
+    # before it adds up nothing.
     turned = any("Gemm" in mend.how for mend in outcome.mends)
-    if not attempt.proof.holds and turned:
-        # A Gemm may add up in another order, and does so in some builds of ONNX Runtime: a
-        # Transpose before it adds up nothing.
-        _remove(written)
-        return _first_good(given, staging, replace(rules, gemm_flags=False), task)
-    task.advance(note=attempt.proof.verdict)
-    return attempt
+    return replace(rules, gemm_flags=False) if turned else None
 
 
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink()
+def _size_bytes(files: list[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
 
 
 def _unchanged(given: Given, staging: Path, outcome: Outcome, task: Task) -> _Attempt:

@@ -43,6 +43,11 @@ class Given:
         return {file.resolve() for file in (*self.paths, *data)}
 
     @property
+    def is_scattered(self) -> bool:
+        """Whether several graphs have several data files, which one could replace."""
+        return len(self.paths) > 1 and len(self.files) > len(self.paths) + 1
+
+    @property
     def size_bytes(self) -> int:
         """All that they take, each file once."""
         return sum(file.stat().st_size for file in self.files)
