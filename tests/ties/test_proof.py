@@ -29,9 +29,8 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-def test_each_of_the_five_ways_is_proven(way: str, bias: bool) -> None:
-    proofs = ties.check(FIVE_WAYS[way](bias=bias))
+def test_each_of_the_five_ways_is_proven(way: str) -> None:
+    proofs = ties.check(FIVE_WAYS[way]())
     assert len(proofs) == 2
     for layer, proof in enumerate(proofs):
         assert proof.holds, proof.reason
@@ -113,9 +112,6 @@ def test_each_mistake_fails_for_its_own_reason(mistake: type[nn.Module]) -> None
     (proof,) = ties.check(mistake())
     assert not proof.holds
     assert BROKEN[mistake] in proof.reason
-    with pytest.raises(TieBrokenError) as caught:
-        ties.assert_tied(mistake())
-    assert BROKEN[mistake] in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +143,6 @@ def test_two_parameters_share_a_gradient_that_is_not_the_sum() -> None:
 
 def test_assert_tied_takes_names() -> None:
     module = FIVE_WAYS["shared_parameter"]()
-    ties.assert_tied(module)
     ties.assert_tied(module, "layers.0.encoder.weight", "layers.0.decoder.weight")
     with pytest.raises(TieBrokenError, match="not tied"):
         ties.assert_tied(module, "layers.0.encoder.weight", "layers.1.decoder.weight")
@@ -155,6 +150,8 @@ def test_assert_tied_takes_names() -> None:
         ties.assert_tied(module, "layers.0.encoder.bias")
     with pytest.raises(UsageError, match="no such parameter"):
         ties.assert_tied(module, "layers.0.weight")
+    with pytest.raises(TieBrokenError, match="something is cached"):
+        ties.assert_tied(mistaken_ties.CachedTranspose())
     with pytest.raises(TieBrokenError, match="nothing is tied"):
         ties.assert_tied(mistaken_ties.TwoLinears())
 
@@ -175,7 +172,7 @@ def test_a_tie_that_training_parted_is_missed_by_name() -> None:
     ids=["input_shape", "shape", "tensor", "half", "arguments"],
 )
 def test_inputs_may_be_a_shape_a_tensor_or_arguments(inputs: object) -> None:
-    assert all(proof.holds for proof in ties.check(functional(bias=False), inputs))
+    assert all(proof.holds for proof in ties.check(functional((20, 5)), inputs))
 
 
 @pytest.mark.parametrize("inputs", [None, (), (0,), (-3,), "784", {}, 3.0], ids=repr)

@@ -47,11 +47,16 @@ def _same(before: list[Any], after: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("make", PROVEN, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_it_is_proven_without_findings_and_without_a_trace(
-    make: type[nn.Module], mode: str
-) -> None:
-    module = make().train(mode == "train")
+def test_it_is_proven_without_findings_and_without_a_trace(make: type[nn.Module]) -> None:
+    leaves_no_trace(make())
+
+
+def test_a_module_that_is_evaluated_is_proven_as_it_runs_then() -> None:
+    leaves_no_trace(strangers.Convolutions().eval())
+
+
+def leaves_no_trace(module: nn.Module) -> None:
+    """Assert that a module is proven, has no findings, and is what it was."""
     before, rng = _bitwise(module), torch.get_rng_state()
     state = {path: dict(vars(one)) for path, one in module.named_modules()}
     proofs = ties.check(module)
