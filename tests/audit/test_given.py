@@ -54,8 +54,9 @@ def test_what_does_not_go_together_is_refused(names: list[str], words: str, tmp_
 def test_a_bundle_has_its_own_graphs(dense_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a bundle and other ONNX files"):
         audit([dense_bundle.path, *touched(tmp_path, "model.onnx")])
+    (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="two bundles"):
-        audit([dense_bundle.path, tmp_path])
+        audit([dense_bundle.path, tmp_path / "other"])
 
 
 def test_two_modules_are_two_audits() -> None:

@@ -14,13 +14,14 @@ import time
 from typing import TYPE_CHECKING
 
 from tiedexport import environment
-from tiedexport.audit.given import Given, sort_out
+from tiedexport.audit.given import Given, label, listed, sort_out
 from tiedexport.progress import Progress
 from tiedexport.results.ties import AuditResult, Finding, Stage, StageName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
+
+    from tiedexport.audit.given import Thing
 
 _HOME_OF_STAGE: dict[StageName, str] = {
     "Python parameters": "parameters",
@@ -34,7 +35,7 @@ _HOME_OF_STAGE: dict[StageName, str] = {
 
 
 def audit(
-    things: Sequence[str | Path],
+    things: Thing | Iterable[Thing],
     *,
     input_shape: Sequence[int] | None = None,
     deep: bool = False,
@@ -46,9 +47,10 @@ def audit(
     are read whole.
 
     Args:
-        things: a checkpoint or bare state dict (.pt), .safetensors files, .onnx files, a bundle,
-            engine plans beside what they were built from, a live module as
-            "package.module:factory". Several go together: each answers for its own stages.
+        things: a checkpoint or bare state dict (.pt), .safetensors files, .onnx files or a folder
+            of them, a bundle, engine plans beside what they were built from, a live module, itself
+            or as "package.module:factory". One, or several that go together: each answers for its
+            own stages.
         input_shape: of one item, for a live module that does not tell.
         deep: run ONNX Runtime and its sessions on more than 512 MiB of weights too, and every
             runtime of a bundle.
@@ -60,6 +62,7 @@ def audit(
         ModuleNotFoundError: the package that reads a thing is not installed.
     """
     started = time.perf_counter()
+    things = listed(things)
     given = sort_out(things, input_shape, deep)
     rows: list[Stage] = []
     progress = progress or Progress(quiet=True)
@@ -68,7 +71,7 @@ def audit(
             rows += importlib.import_module(f"{__name__}.{home}").examine(given, rows)
             task.advance(note=stage)
     return AuditResult(
-        things=tuple(map(str, things)),
+        things=tuple(map(label, things)),
         stages=tuple(rows),
         environment=environment.current(),
         seconds=time.perf_counter() - started,
@@ -82,5 +85,6 @@ def _findings(given: Given) -> tuple[Finding, ...]:
         return ()
     from tiedexport import ties
 
-    home = sys.modules[given.module.partition(":")[0]]
-    return ties.findings(given.live, given.input_shape, sources=[home])
+    # A factory may stand elsewhere than the classes of what it makes, which are searched anyway.
+    home = [] if given.instance is not None else [sys.modules[given.module.partition(":")[0]]]
+    return ties.findings(given.live, given.input_shape, sources=home)
