@@ -184,11 +184,11 @@ def test_packed_types_and_integers_are_compared_as_bytes():
     ]
     ((group,),) = [find(packed)]
     assert [copy.form for copy in group.copies] == ["same"]
-    whole = codes.reshape(20, 5).astype(np.int64)
+    whole = codes.reshape(20, 5).astype(np.uint16)
     assert found(a=whole, b=whole.T, c=whole.astype(np.float32)) == {"b": "transposed of a"}
 
 
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.uint64, np.int8])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.uint16, np.int8])
 def test_every_type_that_a_file_may_hold_is_compared(dtype):
     w = np.abs(100 * random(20, 30)).astype(dtype)
     w = w + 1j * random(20, 30, seed=1).astype(dtype) if w.dtype.kind == "c" else w

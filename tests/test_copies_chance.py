@@ -43,6 +43,7 @@ CHANCE = {
     "negative slopes": -(2.0 ** -np.arange(0.25, 8.25, 0.25, dtype=FP32)),
     "powers of two": 2 ** np.arange(30),
     "distances": np.subtract.outer(np.arange(64), np.arange(64)),
+    "table of indices": np.random.default_rng(0).integers(0, 225, (49, 49)),
     "one NaN": np.full((20, 20), np.nan),
     "half of it ones": np.repeat([0.0, 1.0], 500),
 }

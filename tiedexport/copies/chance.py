@@ -38,9 +38,11 @@ _WINDOWS = 8
 def informative(tensor: StoredTensor) -> bool:
     """Whether a tensor that equals this one is a copy of it.
 
-    Looks at up to eight windows of the content: a weight may begin with rows of zeros.
+    Looks at up to eight windows of the content: a weight may begin with rows of zeros. Integers of
+    more than two bytes are indices and shapes, which nobody ties: a formula made both.
     """
-    if tensor.length < LEAST_ELEMENTS or tensor.dtype == np.bool_:
+    wide_integer = tensor.dtype.kind in "iu" and tensor.dtype.itemsize > 2
+    if tensor.length < LEAST_ELEMENTS or tensor.dtype == np.bool_ or wide_integer:
         return False
     return any(information(window) >= LEAST_BITS for window in _windows(tensor))
 
