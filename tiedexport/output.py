@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,18 +24,50 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound="Struct")
 
+STANDARD_OUTPUT = Path("-")
 
-def writable_place(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> Path | None:
+
+def writable_place(_ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     """A callback for an option that names a file: a mistake shows before hours of work, not after.
 
     Raises:
-        click.BadParameter: the file's folder does not exist, or the file is one.
+        click.BadParameter: the file's folder does not exist, the file is one, or "-" is given where
+            no JSON is written.
     """
+    if path == STANDARD_OUTPUT and "--json" not in param.opts:
+        raise click.BadParameter("this is written into a file: only --json takes -")
     if path is not None and not path.parent.is_dir():
         raise click.BadParameter(f"no folder {path.parent} to write {path.name} into")
     if path is not None and path.is_dir():
         raise click.BadParameter(f"{path} is a folder")
     return path
+
+
+def refuse_to_overwrite(ctx: click.Context) -> None:
+    """Let no verb write over what it reads, or over its own other output.
+
+    An output is what `writable_place` checks, and every `-o`; all other names of files are inputs.
+
+    Raises:
+        click.UsageError: it would.
+    """
+    outputs: dict[str, Path] = {}
+    inputs: list[str] = []
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name or "")
+        if param.name == "output" or getattr(param, "callback", None) is writable_place:
+            if isinstance(value, Path) and value != STANDARD_OUTPUT:
+                outputs[param.opts[-1]] = value
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            inputs += [str(one) for one in several if isinstance(one, str | Path)]
+    for option, path in outputs.items():
+        for name in filter(os.path.isfile, inputs):
+            if os.path.isfile(path) and os.path.samefile(path, name):
+                raise click.UsageError(f"{option} {path} would overwrite the input {name}")
+    for (one, path), (other, again) in combinations(outputs.items(), 2):
+        if os.path.realpath(path) == os.path.realpath(again):
+            raise click.UsageError(f"{one} and {other} would both write {path}")
 
 
 class Output:
@@ -45,7 +79,7 @@ class Output:
 
     def __init__(self, json_file: Path | None) -> None:
         self._json_file = json_file
-        self._for_people = json_file != Path("-")
+        self._for_people = json_file != STANDARD_OUTPUT
 
     def show(self, result: R, print_tables: Callable[[R], None] | None = None) -> None:
         """Write the JSON, and print the tables for people."""
