@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mistaken_ties
 import pytest
+import strangers
 import torch
 from conftest import MODELS, make_checkpoint
 from five_ways import FIVE_WAYS, functional
@@ -173,6 +174,12 @@ def test_a_tie_that_training_parted_is_missed_by_name() -> None:
 )
 def test_inputs_may_be_a_shape_a_tensor_or_arguments(inputs: object) -> None:
     assert all(proof.holds for proof in ties.check(functional((20, 5)), inputs))
+
+
+def test_a_shape_is_one_of_tokens_where_an_embedding_takes_them() -> None:
+    (proof,) = ties.check(strangers.LanguageModel(), (4,))
+    assert proof.holds, proof
+    assert proof.names == ("embedding.weight", "head.weight")
 
 
 @pytest.mark.parametrize("inputs", [None, (), (0,), (-3,), "784", {}, 3.0], ids=repr)

@@ -66,6 +66,8 @@ class Run:
 def example(module: nn.Module, inputs: object = None) -> tuple[Any, ...]:
     """Arguments of `forward`: as given, or drawn from a shape (without the batch axis) in [0, 1).
 
+    A module that has an embedding and takes no such numbers gets tokens.
+
     Raises:
         UsageError: there is neither an input nor a shape.
     """
@@ -77,7 +79,7 @@ def example(module: nn.Module, inputs: object = None) -> tuple[Any, ...]:
         shape = (_SAMPLES, *inputs)
         if min(shape) < 1:
             raise UsageError("not an input shape", got=tuple(inputs), expected="positive numbers")
-        return (torch.rand(shape, generator=torch.Generator().manual_seed(_SEED)),)
+        return (_drawn(module, shape),)
     if isinstance(inputs, Sequence) and inputs and not isinstance(inputs, str):
         return tuple(inputs)
     raise UsageError(
@@ -87,6 +89,18 @@ def example(module: nn.Module, inputs: object = None) -> tuple[Any, ...]:
         expected="a tensor, a tuple of arguments, a shape without the batch axis, or input_shape",
         hint="pass inputs=(784,), or the tensors that forward takes",
     )
+
+
+def _drawn(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(_SEED)
+    numbers = torch.rand(shape, generator=generator)
+    tables = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
+    if tables:
+        try:
+            run(module, (numbers,))
+        except BadInputError:
+            return torch.randint(min(tables), shape, generator=generator)
+    return numbers
 
 
 def run(
