@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,17 +170,48 @@ def load_safely(path: str | Path) -> dict[str, Any]:
             hint="train one: tiedexport train models/digits.toml -o model.pt",
         ) from error
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            "refused: the file holds more than tensors and plain values",
-            where=path,
-            got=str(error).splitlines()[0],
-            expected="a state dict; nothing of the file was executed",
-            hint="save the state dict alone: torch.save(module.state_dict(), path)",
-        ) from error
+        if mmap or _is_pickle(Path(path)):
+            raise _refused(path, str(error)) from error
+        raise _unreadable(path) from error
     except Exception as error:  # what damaged bytes raise in an unpickler is theirs to choose
-        raise CheckpointError("unreadable checkpoint", where=path, got=repr(error)) from error
+        if "TorchScript" in str(error):
+            raise _refused(path, str(error)) from error
+        raise _unreadable(path, repr(error)) from error
     if not isinstance(payload, dict):
         raise CheckpointError(
             "not a checkpoint", where=path, got=type(payload).__name__, expected="a dict"
         )
     return payload
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins with a whole pickle, which is read through and not run."""
+    try:
+        with path.open("rb") as file:
+            for _ in pickletools.genops(file):
+                pass
+    except Exception:  # what is none raises whatever its bytes happen to say
+        return False
+    return True
+
+
+def _refused(path: str | Path, words: str) -> CheckpointError:
+    """What torch found, in few of its words: the others advise to run the file."""
+    named = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)|(TorchScript archive)", words)
+    return CheckpointError(
+        "refused: the file holds more than tensors and plain values",
+        where=path,
+        got=named[1] or named[2] if named else "instructions to call something",
+        expected="a state dict; nothing of the file was executed",
+        hint="save the state dict alone: torch.save(module.state_dict(), path)",
+    )
+
+
+def _unreadable(path: str | Path, got: str | None = None) -> CheckpointError:
+    return CheckpointError(
+        "unreadable: not a checkpoint, or damaged",
+        where=path,
+        got=got,
+        expected="what torch.save writes of a state dict",
+        hint="download or copy the file again, or torch.save(module.state_dict(), path)",
+    )

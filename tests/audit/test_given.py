@@ -79,7 +79,7 @@ def test_an_input_shape_is_of_an_item_of_a_module(shape: tuple[int, ...], tmp_pa
         ("absent.safetensors", None, "no such file"),
         ("noise.onnx", b"noise", "not an ONNX file"),
         ("noise.safetensors", b"noise", "unreadable weights"),
-        ("noise.pt", b"noise", "refused"),
+        ("noise.pt", b"noise", "not a checkpoint, or damaged"),
         ("empty.pt", b"", "checkpoint"),
     ],
 )

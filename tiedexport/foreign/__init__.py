@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def checkpoint(model: str | Path | nn.Module, asked: Asked) -> Brought:
     if live.is_reference(str(model)) and not Path(model).exists():
         return _from_module(live.load_module(str(model)), str(model), asked)
     path = Path(model)
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        raise _of_onnx(path)
     if _is_program(path):
         from tiedexport.foreign import module
 
@@ -50,6 +53,18 @@ def _from_module(model: nn.Module, name: str, asked: Asked) -> Brought:
 
     _refuse(asked, "a live module", "family", "settings")
     return module.from_module(model, name, asked)
+
+
+def _of_onnx(path: Path) -> UsageError:
+    quoted = shlex.quote(str(path))
+    return UsageError(
+        "an ONNX file is built already",
+        where=path,
+        got="a graph",
+        expected="what it was exported from: a checkpoint, a state dict, a .pt2 or "
+        "package.module:factory",
+        hint=f"tiedexport retie {quoted} -o out stores each of its weights once",
+    )
 
 
 def _is_program(path: Path) -> bool:
