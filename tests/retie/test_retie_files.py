@@ -226,6 +226,16 @@ def test_nothing_is_overwritten(
     assert digests(tmp_path) == before
 
 
+@pytest.mark.parametrize("link", ["encoder.onnx", "in/../encoder.onnx", "other.onnx"])
+def test_a_file_that_is_given_twice_is_called_that(link: str, tmp_path: Path) -> None:
+    """By the same path, by another path to it, and by a link."""
+    path = saved(_encoder(), tmp_path / "encoder.onnx")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "other.onnx").symlink_to(path)
+    with pytest.raises(UsageError, match="given twice"):
+        retie([path, tmp_path / link], tmp_path / "out")
+
+
 @pytest.mark.parametrize("options", [{"atol": -1.0}, {"atol": float("nan")}, {"accept": True}])
 def test_options_without_sense_are_refused(options: dict[str, float], tmp_path: Path) -> None:
     path = saved(_encoder(), tmp_path / "encoder.onnx")

@@ -123,11 +123,11 @@ def _check_options(paths: list[Path], rules: Rules) -> None:
     """
     if not paths:
         raise UsageError("no file to retie", expected="one or more .onnx files")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("one file is given twice", got=", ".join(map(str, paths)))
     names = [*(path.name for path in paths), DATA_NAME]
     if len(set(names)) < len(names):
         raise UsageError("two files would have one name", got=", ".join(names))
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise UsageError("one file is given twice", got=", ".join(map(str, paths)))
     if not rules.atol >= 0:
         raise UsageError("a tolerance below zero", got=rules.atol)
     if rules.accept and not rules.atol:
