@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import msgspec
+
 from tiedexport import engines, foreign, live
 from tiedexport.assembly import STAGES, Assembly, engine_precisions
 from tiedexport.bundle import MANIFEST, open_bundle, staging_directory
@@ -110,8 +112,8 @@ def build(
         options: see `Options`.
 
     Returns:
-        Sizes, and the outcome of every engine. An engine that could not be built leaves the
-        bundle whole and is reported as not run or failed.
+        Sizes, the outcome of every engine, and what was assumed of the model. An engine that could
+        not be built leaves the bundle whole and is reported as not run or failed.
 
     Raises:
         BadInputError: the file cannot be used, or a live module raised.
@@ -131,7 +133,8 @@ def build(
         _assemble(assembly, order, progress)
         _refuse_to_replace(order, assembly.outcomes)
     bundle, seconds = open_bundle(order.output, check="size"), time.perf_counter() - start
-    return result_from(bundle, assembly.outcomes, seconds, asked_for=order.targets_asked_for)
+    result = result_from(bundle, assembly.outcomes, seconds, asked_for=order.targets_asked_for)
+    return msgspec.structs.replace(result, notes=order.notes)
 
 
 def plan(

@@ -78,6 +78,9 @@ def build(
     result = verb.build(**arguments, progress=progress_bar(quiet))
     out = Output(json_file)
     out.show(result, terminal.print_build)
+    if quiet:  # an assumption is no progress
+        for note in result.notes:
+            out.say(note)
     out.say(f"next: tiedexport verify {shlex.quote(result.bundle)}")
     if not result.passed:
         raise click.exceptions.Exit(EXIT_MISSING)

@@ -137,8 +137,9 @@ def _notes(
     layers = list(zip(found.encoder, found.decoder, strict=True))
     pairs = ", ".join(f"{one.name} and {other.name}" for one, other in layers)
     if all(one.name == other.name for one, other in layers):
-        ties = f"tied: no decoder weights are here, so {', '.join(one.name for one, _ in layers)} "
-        ties += "serve both ways"
+        names = ", ".join(one.name for one, _ in layers)
+        serve = "serves" if len(layers) == 1 else "serve"
+        ties = f"tied: no decoder weights are here, so {names} {serve} both ways"
     elif found.tied:
         ties = f"tied: {pairs}"
     else:

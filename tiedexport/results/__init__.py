@@ -209,7 +209,11 @@ class EngineOutcome(Struct, frozen=True):
 
 
 class BuildResult(Struct, frozen=True):
-    """What `build` wrote, which engines it could not build, and whether those were asked for."""
+    """What `build` wrote, which engines it could not build, and whether those were asked for.
+
+    Attributes:
+        notes: how the model was read, and what was assumed of it, a line each.
+    """
 
     bundle: str
     precisions: tuple[Precision, ...]
@@ -219,6 +223,7 @@ class BuildResult(Struct, frozen=True):
     engines: tuple[EngineOutcome, ...]
     seconds: float
     engines_asked_for: bool = False
+    notes: tuple[str, ...] = ()
     schema: int = RESULT_SCHEMA
 
     @property
