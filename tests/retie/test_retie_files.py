@@ -226,6 +226,12 @@ def test_nothing_is_overwritten(
     assert digests(tmp_path) == before
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_lone_path_needs_no_list(kind: type[str | Path], tmp_path: Path) -> None:
+    path = kind(saved(_encoder(), tmp_path / "encoder.onnx"))
+    assert retie(path, str(tmp_path / "out")).inputs == (str(path),)
+
+
 @pytest.mark.parametrize("link", ["encoder.onnx", "in/../encoder.onnx", "other.onnx"])
 def test_a_file_that_is_given_twice_is_called_that(link: str, tmp_path: Path) -> None:
     """By the same path, by another path to it, and by a link."""

@@ -46,7 +46,7 @@ class _WithheldError(Exception):
 
 
 def retie(
-    inputs: Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     atol: float = 0.0,
@@ -57,7 +57,7 @@ def retie(
     """Write the same models with one copy of each weight, also across files.
 
     Args:
-        inputs: `.onnx` files; their external data lies beside them.
+        inputs: one or more `.onnx` files; their external data lies beside them.
         output: a folder to make, or one that holds nothing but an earlier result.
         atol: also look for weights whose elements differ by at most this.
         accept: tie these as well; without it they are only listed.
@@ -75,8 +75,10 @@ def retie(
     """
     started_s = time.monotonic()
     folder, rules = Path(output), Rules(atol, accept)
-    _check_options([Path(path) for path in inputs], rules)
-    given = Given.read([Path(path) for path in inputs])
+    several = [inputs] if isinstance(inputs, str | Path) else inputs
+    paths = [Path(path) for path in several]
+    _check_options(paths, rules)
+    given = Given.read(paths)
     _check_folder(folder, given)
     outputs: tuple[str, ...] = ()
     before = after = given.size_bytes
