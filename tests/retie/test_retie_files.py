@@ -242,7 +242,10 @@ def test_a_file_that_is_given_twice_is_called_that(link: str, tmp_path: Path) ->
         retie([path, tmp_path / link], tmp_path / "out")
 
 
-@pytest.mark.parametrize("options", [{"atol": -1.0}, {"atol": float("nan")}, {"accept": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"atol": -1.0}, {"atol": float("nan")}, {"atol": float("inf")}, {"accept": True}],
+)
 def test_options_without_sense_are_refused(options: dict[str, float], tmp_path: Path) -> None:
     path = saved(_encoder(), tmp_path / "encoder.onnx")
     with pytest.raises(UsageError):

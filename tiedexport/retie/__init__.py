@@ -6,6 +6,7 @@ are neither loaded nor changed, and the files that are given are never written t
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,8 +131,8 @@ def _check_options(paths: list[Path], rules: Rules) -> None:
     names = [*(path.name for path in paths), DATA_NAME]
     if len(set(names)) < len(names):
         raise UsageError("two files would have one name", got=", ".join(names))
-    if not rules.atol >= 0:
-        raise UsageError("a tolerance below zero", got=rules.atol)
+    if not 0 <= rules.atol < math.inf:
+        raise UsageError("no such tolerance", got=rules.atol, expected="a number, 0 or above")
     if rules.accept and not rules.atol:
         raise UsageError("nothing to accept", expected="--atol above 0 together with --accept")
 
