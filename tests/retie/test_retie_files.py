@@ -182,8 +182,13 @@ def _where_the_data_is(tmp_path: Path) -> tuple[list[Path], Path]:
 
 
 def _one_name(tmp_path: Path) -> tuple[list[Path], Path]:
-    inputs = [saved(_encoder(), tmp_path / name / "model.onnx") for name in "ab"]
-    return inputs, tmp_path / "out"
+    """Of the second the folder's name would be taken by the third."""
+    names = ("a/model.onnx", "b/model.onnx", "b-model.onnx")
+    return [saved(_encoder(), tmp_path / name) for name in names], tmp_path / "out"
+
+
+def _named_as_the_data(tmp_path: Path) -> tuple[list[Path], Path]:
+    return [saved(_encoder(), tmp_path / "weights.data")], tmp_path / "out"
 
 
 def _one_file_twice(tmp_path: Path) -> tuple[list[Path], Path]:
@@ -210,6 +215,7 @@ def _a_file(tmp_path: Path) -> tuple[list[Path], Path]:
         _above_its_folder,
         _where_the_data_is,
         _one_name,
+        _named_as_the_data,
         _one_file_twice,
         _foreign_files,
         _a_file,
@@ -224,12 +230,6 @@ def test_nothing_is_overwritten(
     with pytest.raises(UsageError):
         retie(inputs, output)
     assert digests(tmp_path) == before
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_lone_path_needs_no_list(kind: type[str | Path], tmp_path: Path) -> None:
-    path = kind(saved(_encoder(), tmp_path / "encoder.onnx"))
-    assert retie(path, str(tmp_path / "out")).inputs == (str(path),)
 
 
 @pytest.mark.parametrize("link", ["encoder.onnx", "in/../encoder.onnx", "other.onnx"])

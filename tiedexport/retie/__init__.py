@@ -17,7 +17,7 @@ from tiedexport.errors import UsageError
 from tiedexport.progress import Progress
 from tiedexport.results.ties import Left, RetieResult
 from tiedexport.retie import checks, proof, write
-from tiedexport.retie.given import Given
+from tiedexport.retie.given import Given, written_names
 from tiedexport.retie.graph import GraphFile
 from tiedexport.retie.mend import Outcome, Rules, mend
 
@@ -59,7 +59,8 @@ def retie(
 
     Args:
         inputs: one or more `.onnx` files; their external data lies beside them.
-        output: a folder to make, or one that holds nothing but an earlier result.
+        output: a folder to make, or one that holds nothing but an earlier result. Graphs of one
+            name get their folders' before it: encoder-model.onnx, decoder-model.onnx.
         atol: also look for weights whose elements differ by at most this.
         accept: tie these as well; without it they are only listed.
         unproven: write the result even where nothing can run the graphs.
@@ -128,7 +129,7 @@ def _check_options(paths: list[Path], rules: Rules) -> None:
         raise UsageError("no file to retie", expected="one or more .onnx files")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("one file is given twice", got=", ".join(map(str, paths)))
-    names = [*(path.name for path in paths), DATA_NAME]
+    names = [*written_names(paths), DATA_NAME]
     if len(set(names)) < len(names):
         raise UsageError("two files would have one name", got=", ".join(names))
     if not 0 <= rules.atol < math.inf:
@@ -150,7 +151,7 @@ def _check_folder(folder: Path, given: Given) -> None:
         return
     if not folder.is_dir():
         raise UsageError("the output is no folder", where=folder)
-    ours = {DATA_NAME, *(path.name for path in given.paths)}
+    ours = {DATA_NAME, *given.names}
     ours.update(Path(location).parts[0] for files in given.data.values() for location in files)
     if foreign := sorted({path.name for path in folder.iterdir()} - ours):
         raise UsageError(
@@ -165,7 +166,7 @@ def _best(given: Given, staging: Path, rules: Rules, task: Task) -> _Attempt:
     """The first attempt that is no larger than the inputs and that is proven."""
     while True:
         task.done = 0
-        files = [GraphFile(path) for path in given.paths]
+        files = [GraphFile(*pair) for pair in zip(given.paths, given.names, strict=True)]
         outcome = mend(files, rules)
         task.advance(note=f"{len(outcome.mends)} copies found")
         if not outcome.mends and not given.is_scattered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -12,7 +13,6 @@ from tiedexport.retie.forms import key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from tiedexport.stored import StoredTensor
 
@@ -67,17 +67,21 @@ def check_ties(written: Sequence[Path], left: set[tuple[str, str, str]]) -> None
     for group in copies.find(tensors):
         for copy in group.copies:
             if copy.tensor.place != group.original.place and not left & {
-                key(copy.tensor),
-                key(group.original),
+                _key(copy.tensor),
+                _key(group.original),
             }:
                 raise _untied(group.original, copy.tensor)
+
+
+def _key(written: StoredTensor) -> tuple[str, str, str]:
+    return key(written, Path(written.home).name)
 
 
 def _untied(original: StoredTensor, copy: StoredTensor) -> TieBrokenError:
     return TieBrokenError(
         "a weight is still stored twice; nothing was written",
-        where=f"{original.name} in {key(original)[0]}",
-        got=f"{copy.name} in {key(copy)[0]}",
+        where=f"{original.name} in {Path(original.home).name}",
+        got=f"{copy.name} in {Path(copy.home).name}",
         expected="one copy",
         hint="please report this model: it should not happen",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,13 +52,15 @@ def viewed(array: np.ndarray, copy: Copy) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(copy.axes).reshape(shape).astype(dtype))
 
 
-def key(tensor: StoredTensor) -> tuple[str, str, str]:
+def key(tensor: StoredTensor, file: str) -> tuple[str, str, str]:
     """What tells a tensor apart, in the graph as it was and as it is written: file, scope, name.
+
+    The file has the name that it is written under.
 
     The scope is a function's only: what is in a branch may move to the main graph.
     """
     scope = tensor.scope if tensor.scope.startswith("function ") else ""
-    return Path(tensor.home).name, scope, tensor.name
+    return file, scope, tensor.name
 
 
 def label(tensor: StoredTensor) -> str:

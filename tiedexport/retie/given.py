@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiedexport import onnx_files
@@ -12,7 +14,6 @@ from tiedexport.retie.protos import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Given:
         return cls(tuple(paths), {path: _data_files(path) for path in paths})
 
     @property
+    def names(self) -> list[str]:
+        """What the graphs are called where they are written, in the same order."""
+        return written_names(self.paths)
+
+    @property
     def files(self) -> set[Path]:
         """All files, each once, resolved."""
         data = [file for files in self.data.values() for file in files.values()]
@@ -53,14 +59,14 @@ class Given:
         return sum(file.stat().st_size for file in self.files)
 
     def copy(self, folder: Path) -> list[Path]:
-        """Byte for byte copies of graphs and their data, each under its relative path.
+        """Byte for byte copies of graphs and their data, which goes where its graph looks for it.
 
         Raises:
             UsageError: two graphs have different data of one name.
         """
         targets: dict[Path, Path] = {}
-        for path in self.paths:
-            for name, file in {path.name: path, **self.data[path]}.items():
+        for path, own in zip(self.paths, self.names, strict=True):
+            for name, file in {own: path, **self.data[path]}.items():
                 source = file.resolve()
                 if targets.setdefault(folder / name, source) != source:
                     raise UsageError(
@@ -73,6 +79,22 @@ class Given:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         return list(targets)
+
+
+def written_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file in one folder: its own, behind its folders' where others have it too.
+
+    All graphs lie in one folder as a data file has to lie beside or below its graph.
+    """
+    parts = [Path(os.path.abspath(path)).parts[1:] for path in paths]  # a link keeps its own name
+    names = []
+    for own in parts:
+        length = 1
+        namesakes = [other for other in parts if other[-1:] == own[-1:]]
+        while length < len(own) and len({other[-length:] for other in namesakes}) < len(namesakes):
+            length += 1
+        names.append("-".join(own[-length:]))
+    return names
 
 
 def _data_files(path: Path) -> dict[str, Path]:

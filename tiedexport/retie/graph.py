@@ -28,10 +28,11 @@ class GraphFile:
 
     Args:
         path: as the user gave it.
+        written_name: what it is called where it is written; "" for its own name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, written_name: str = "") -> None:
+        self.path, self.written_name = path, written_name or path.name
         self.model = onnx_files.load(path)
         self._graphs = set(self.model.graphs())
         self._defined = Counter(name for graph in self._graphs for name in _definitions(graph))

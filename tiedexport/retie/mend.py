@@ -203,7 +203,7 @@ class _Mender:
         if copy.tensor.place not in {kept.place, *self._left}:
             self._left.add(copy.tensor.place)
             self.outcome.left.append(Left(label(kept), label(copy.tensor), copy.form, reason))
-            self.outcome.left_keys.add(key(copy.tensor))
+            self.outcome.left_keys.add(key(copy.tensor, self._file(copy.tensor).written_name))
 
     def _record(self, kept: StoredTensor, copy: Copy, how: str) -> Mend:
         place = copy.tensor.place

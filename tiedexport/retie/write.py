@@ -122,7 +122,7 @@ class Layout:
                 if not stored.outside and index in stored.graphs:
                     for tensor in stored.entries:
                         _embed(tensor, source)
-            written.append(folder / file.path.name)
+            written.append(folder / file.written_name)
             written[-1].write_bytes(proto.SerializeToString(deterministic=True))
             self._protos[index].Clear()
         return written + [folder / self._data_name] * bool(outside)
