@@ -87,7 +87,7 @@ def _skeleton(path: Path) -> bytes:
             if not path.stat().st_size:
                 raise GraphError("not an ONNX file", where=path, got="an empty file")
             with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-                return Skeleton(WireFile(data, path.resolve()), DataFolder(path)).model()
+                return Skeleton(WireFile(data, path), DataFolder(path)).model()
     except OSError as error:
         raise GraphError("cannot read the file", where=path, got=error) from error
 

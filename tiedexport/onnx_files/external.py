@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path, PurePosixPath
 
 from tiedexport.errors import GraphError
@@ -50,14 +51,23 @@ class DataFolder:
         if not location or "\0" in location:
             raise GraphError("external data without a location", where=where, got=repr(location))
         folder = self._model.parent
-        inside = not PurePosixPath(location).is_absolute() and ".." not in Path(location).parts
-        if not inside or not (folder / location).resolve().is_relative_to(folder.resolve()):
+        if PurePosixPath(location).is_absolute() or ".." in Path(location).parts:
             raise GraphError(
                 "external data outside the model's folder",
                 where=where,
                 got=location,
                 expected=f"a file in {folder}",
-                hint="copy the model and its data, no links, into one folder",
+                hint="copy the model and its data into one folder, and export it there",
+            )
+        target = (folder / location).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            files = shlex.join(map(str, (self._model, folder / location)))
+            raise GraphError(
+                "external data that is a link out of the model's folder",
+                where=where,
+                got=f"{location} → {target}",
+                expected=f"a file in {folder}",
+                hint=f"copy what the links lead to: cp -L {files} NEW_FOLDER/",
             )
         try:
             if not (folder / location).is_file():

@@ -50,12 +50,13 @@ class Skeleton:
     """An ONNX file as the bytes of a ModelProto in which every larger tensor is external.
 
     Args:
-        file: its path, resolved, becomes the location of the tensors that were inline.
+        file: its absolute path becomes the location of the tensors that were inline.
         folder: checks what was external before.
     """
 
     def __init__(self, file: WireFile, folder: DataFolder) -> None:
         self._file, self._folder = file, folder
+        self._location = str(file.path.resolve())
 
     def model(self) -> bytes:
         """The rewritten ModelProto.
@@ -140,7 +141,7 @@ class Skeleton:
         if not tensor.in_one_piece or length <= INLINE_BYTES:
             return self._file.data[start:stop] + entry(16, OFFSET_KEY, f"{first.begin} {length}")
         kept = self._file.data[start : first.start] + self._file.data[first.end : stop]
-        place = {"location": self._file.path, "offset": first.begin, "length": length}
+        place = {"location": self._location, "offset": first.begin, "length": length}
         entries = b"".join(entry(13, key, str(value)) for key, value in place.items())
         return kept + entries + tag(14, VARINT) + varint(ONNX_EXTERNAL)
 
