@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -68,7 +70,10 @@ def _stages(result: AuditResult, console: Console) -> Table:
     previous = ""
     for stage, figures in zip(result.stages, cells, strict=True):
         what = textwrap.fill(
-            tie_tables.subject(stage), room, initial_indent="  ", subsequent_indent="    "
+            _with_ends(tie_tables.subject(stage), room - 5),
+            room,
+            initial_indent="  ",
+            subsequent_indent="    ",
         )
         if what and stage.name != previous:
             rows.append((stage.name, *[""] * len(figures)))
@@ -77,6 +82,24 @@ def _stages(result: AuditResult, console: Console) -> Table:
         marks.append(tie_tables.mark(stage))
         previous = stage.name
     return Table(("stage", *headers), tuple(rows), marks=tuple(marks))
+
+
+def _with_ends(subject: str, room: int) -> str:
+    """The subject with the middle left out of each path that takes more room: its end tells."""
+    return "".join(
+        _middle_left_out(part, room) if "/" in part and len(part) > room else part
+        for part in re.split(r"([,;] )", subject)
+    )
+
+
+def _middle_left_out(path: str, room: int) -> str:
+    """The first part of a path, and as many of the last as there is room for; at least the name."""
+    first, *rest = PurePath(path).parts
+    if first == "/":
+        first, *rest = f"/{rest[0]}", *rest[1:]
+    ends = ("/".join((first, "…", *rest[start:])) for start in range(1, len(rest)))
+    shorter = f"…/{PurePath(path).name}"
+    return next((end for end in ends if len(end) <= room), shorter)
 
 
 class _Ties:
