@@ -76,14 +76,17 @@ def copy_of(tensor: StoredTensor) -> StoredCopy:
 def _ties(
     tensors: Sequence[StoredTensor], declared: dict[str, tuple[str, ...]] | None
 ) -> Iterator[TiedWeight]:
-    grouped = set()
+    """Where ties are declared these come first, before copies of what is no tie, such as biases."""
+    grouped, others = set(), []
     for group in copies.find(tensors):
         members = [(group.original, ORIGINAL), *((c.tensor, c.form) for c in group.copies)]
         grouped |= {id(tensor) for tensor, _ in members}
         known = [tensor.name for tensor, _ in members if tensor.name in (declared or ())]
         tie = _tie(members, declared[known[0]] if declared and known else ())
-        if declared is None or known or len(tie.copies) > 1:
+        if declared is None or known:
             yield tie
+        elif len(tie.copies) > 1:
+            others.append(tie)
     for tensor in tensors:
         if id(tensor) in grouped:
             continue
@@ -91,6 +94,7 @@ def _ties(
             yield _tie([(tensor, ORIGINAL)], ())
         elif declared is not None and tensor.name in declared:
             yield _tie([(tensor, ORIGINAL)], declared[tensor.name])
+    yield from others
 
 
 def _tie(members: Sequence[tuple[StoredTensor, str]], declared: tuple[str, ...]) -> TiedWeight:
