@@ -90,9 +90,11 @@ class Rules:
 def mend(files: Sequence[GraphFile], rules: Rules) -> Outcome:
     """Tie what is equal, then propose or tie what is nearly equal; the graphs change in place."""
     mender = _Mender(files, rules)
-    mender.run(0.0)
+    # What is transposed and reshaped is found from one side only, which the order decides.
+    for order in (_as_kept, list, _reversed):
+        mender.run(0.0, order)
     if rules.atol:
-        mender.run(rules.atol)
+        mender.run(rules.atol, _as_kept)
     return mender.outcome
 
 
@@ -106,16 +108,19 @@ class _Mender:
         self._followers = defaultdict[Place, list[Copy]](list)
         self._left: set[Place] = set()
 
-    def run(self, atol: float) -> None:
-        """Mend what differs by at most this."""
+    def run(
+        self, atol: float, order: Callable[[Sequence[StoredTensor]], Sequence[StoredTensor]]
+    ) -> None:
+        """Mend what differs by at most this; in a group the first in this order is kept."""
         self._fixed: dict[Place, str] = {}
         self._freed: set[Place] = set()
         tensors = [tensor for file in self._files for tensor in file.tensors()]
+        if not atol:  # each order looks at what those before it did not settle
+            tensors = [tensor for tensor in tensors if tensor.place not in self._left]
         for tensor in tensors:
             if reason := self._file(tensor).why_fixed(tensor):
                 self._fixed.setdefault(tensor.place, reason)
-        # The original is the first: best one that no Gemm or MatMul could read transposed.
-        for group in copies.find(sorted(tensors, key=_only_multiplied), atol=atol):
+        for group in copies.find(order(tensors), atol=atol):
             for part in self._movable(group, atol):
                 self._mend(part)
 
@@ -228,6 +233,23 @@ def _from_changed(new: Callable[[], np.ndarray], follower: Copy) -> np.ndarray:
 
 def _overridable(copy: Copy) -> bool:
     return not copy.tensor.scope and isinstance(copy.tensor.handle, ir.Value)
+
+
+def _as_kept(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+    """Those first that others can follow from best.
+
+    A flat weight has no axes to transpose. What only a Gemm or a MatMul reads could be read
+    transposed as well, which suits a table of which a few rows are gathered less.
+    """
+    return sorted(tensors, key=lambda tensor: (-_rank(tensor), _only_multiplied(tensor)))
+
+
+def _reversed(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+    return list(reversed(tensors))
+
+
+def _rank(tensor: StoredTensor) -> int:
+    return sum(length > 1 for length in tensor.elements)
 
 
 def _only_multiplied(tensor: StoredTensor) -> bool:

@@ -1,0 +1,45 @@
+"""Weights that are stored again in another order and in another shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from retied import graphs, model, saved, second_copies, weight
+
+from tiedexport.retie import retie
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+W = weight(24, 40)
+FLIPPED = np.ascontiguousarray(W.T)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+@pytest.mark.parametrize("shape", [(960,), (15, 64), (10, 8, 12)])
+def test_what_is_transposed_and_reshaped_gives_way(
+    shape: tuple[int, ...], names: str, tmp_path: Path
+) -> None:
+    """Only from one of the two can a Transpose and a Reshape make the other, be it first or not."""
+    dims = ", ".join(map(str, shape))
+    text = f"g (float[N, 24] x, float[{dims}] k) => (float[N, 40] y, float[{dims}] z)"
+    made = model(f"{text} {{ y = MatMul(x, a) z = Mul(k, b) }}")
+    arrays = {"a": W, "b": FLIPPED.reshape(shape)}
+    made.graph.initializer.extend(numpy_helper.from_array(arrays[n], n) for n in names)
+    result = retie(saved(made, tmp_path / "m.onnx"), tmp_path / "out")
+    assert [(mend.how, mend.saved_bytes) for mend in result.mends] == [
+        ("Transpose + Reshape", W.nbytes)
+    ]
+    assert result.proof == "bit for bit", result.proof_detail
+    assert second_copies(graphs(result)) == []
+
+
+def test_what_is_left_is_told_once_whichever_way_it_is_found(tmp_path: Path) -> None:
+    text = "g (float[N, 24] x, float[40, 24] b) => (float[N, 40] y, float[40, 24] z)"
+    made = model(f"{text} {{ y = MatMul(x, a) z = Neg(b) }}", a=W, b=FLIPPED)
+    path = saved(made, tmp_path / "m.onnx")
+    result = retie(path, tmp_path / "out")
+    assert [{left.kept, left.copy} for left in result.left] == [{f"{path}: a", f"{path}: b"}]
