@@ -195,6 +195,22 @@ def test_retie_tells_what_stays_and_why_what_it_proposes_and_that_nothing_is_wri
     assert "not proven: onnxruntime: com.acme:Swish" in text
 
 
+@pytest.mark.parametrize(
+    ("proof", "outputs", "word", "has_next_step"),
+    [
+        ("bit for bit", ("out/m.onnx",), "mended", False),
+        ("not proven", ("out/m.onnx",), "mended", False),
+        ("not proven", (), "would mend", True),
+        ("failed", (), "would mend", False),
+    ],
+)
+def test_a_mend_that_is_in_no_file_is_only_what_would_be(proof, outputs, word, has_next_step):
+    text = one_line(printed(handmade_ties.retied(proof=proof, outputs=outputs)))
+    assert f"{word}: kept ← removed" in text
+    assert f" {word} 1 copy, 1.17 MiB" in text
+    assert ("next --unproven writes" in text) == has_next_step
+
+
 def test_where_one_file_was_given_names_stand_without_it():
     (mend,) = RETIES["mended"].mends
     mend = msgspec.structs.replace(mend, removed=mend.kept.replace("layers", "copies"))

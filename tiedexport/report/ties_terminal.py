@@ -177,7 +177,7 @@ def print_retie(result: RetieResult, console: Console | None = None) -> None:
     """What gave way to what, what stays and why, proposals, the proof, and what was written."""
     console = console or Console(highlight=False)
     ends = tie_tables.shortest_ends(result.inputs)
-    _print_mends(console, result.mends, ends, "mended: kept ← removed")
+    _print_mends(console, result.mends, ends, f"{_mended(result)}: kept ← removed")
     proposed = "nearly equal: kept ← removed; tied only with --accept"
     _print_mends(console, result.proposals, ends, proposed)
     for reason in dict.fromkeys(left.reason for left in result.left):
@@ -187,6 +187,11 @@ def print_retie(result: RetieResult, console: Console | None = None) -> None:
     if result.left:
         console.print()
     _print_summary(console, result)
+
+
+def _mended(result: RetieResult) -> str:
+    """What became of the mends: they are in files, or in none."""
+    return "mended" if result.outputs or not result.mends else "would mend"
 
 
 def _print_mends(console: Console, mends: Sequence[Mend], ends: dict[str, str], title: str) -> None:
@@ -225,10 +230,12 @@ def _print_summary(console: Console, result: RetieResult) -> None:
     detail = ": ".join(filter(None, (result.proof, result.proof_detail)))
     rows = [
         ("given", "\n".join(tie_tables.shortest_ends(result.inputs).values())),
-        ("mended", mended if result.mends else "nothing"),
+        (_mended(result), mended if result.mends else "nothing"),
         ("bytes", f"{size(before)} → {size(after)}{change}"),
         ("written", "\n".join(result.outputs) or "nothing written"),
         ("proof", detail),
     ]
-    marks = ("", "", "", "" if result.outputs else "not run", mark)
+    if result.proof == "not proven" and not result.outputs:
+        rows.append(("next", "--unproven writes it as it is"))
+    marks = ("", "", "", "" if result.outputs else "not run", mark, "")[: len(rows)]
     print_table(console, Table(("retie", ""), tuple(rows), 2, marks))
