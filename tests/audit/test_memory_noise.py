@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 from command_line import tiedexport
+from conftest import make_checkpoint
 from retied import model, weight
 
 from tiedexport.audit import audit, process
 from tiedexport.audit.child import Done, OpenGraphs
 from tiedexport.audit.process import MARGIN
+from tiedexport.checkpoint import save_checkpoint
+from tiedexport.export import build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,12 +55,26 @@ def test_a_weight_as_small_as_the_noise_is_not_measured(
     assert tiedexport("audit", path, "--fail-on-copies", cwd=tmp_path).returncode == 0
 
 
-def test_a_session_of_many_nodes_is_no_second_copy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("width", "between", "status"), [(1024, 800, "not run"), (1800, 1500, "one copy")]
+)
+def test_a_session_of_many_nodes_is_no_second_copy(
+    width: int, between: int, status: str, tmp_path: Path
+) -> None:
     """800 nodes take 2 MiB themselves: more than the margin over a weight of 4 MiB."""
-    path = healthy(tmp_path / "deep.onnx", 1024, between=800)
-    row = in_memory(path)
-    assert row.stored_bytes > MARGIN * row.needed_bytes + (256 << 10)
-    assert row.status == "one copy"
+    row = in_memory(healthy(tmp_path / "deep.onnx", width, between))
+    assert row.status == status
+    if status == "one copy":
+        assert row.stored_bytes > MARGIN * row.needed_bytes + (256 << 10)
+
+
+def test_a_deep_bundle_is_no_second_copy(tmp_path: Path) -> None:
+    deep = make_checkpoint("autoencoder", {"widths": [96] * 31})
+    save_checkpoint(tmp_path / "deep.pt", deep)
+    build(tmp_path / "deep.pt", precision="fp32", target=())
+    row = in_memory(tmp_path / "deep.tied")
+    assert row.status == "not run"
+    assert "too small to tell a second copy" in row.reason
 
 
 def test_the_graph_to_compare_with_has_as_many_nodes(

@@ -49,13 +49,18 @@ class OpenGraphs(Struct, frozen=True, tag=True):
 
 
 class OpenBundle(Struct, frozen=True, tag=True):
-    """Keep a session of a bundle open after a run of each stage, and measure."""
+    """Keep a session of a bundle open after a run of each stage, and measure.
+
+    Attributes:
+        nodes: as of `OpenGraphs`; none where nothing can read the graphs.
+    """
 
     bundle: str
     runtime: str
     precision: str | None
     memory: Memory
     data: tuple[str, ...]
+    nodes: tuple[int, ...] = ()
 
 
 class Done(Struct, frozen=True):

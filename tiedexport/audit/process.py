@@ -152,7 +152,8 @@ def _opened(
     bundle: Bundle, runtime: str, precision: str | None, memory: Memory, *, counts: bool
 ) -> tuple[Done, Stage]:
     files = tuple(str(bundle.weights_path(stored)) for stored in bundle.manifest.weights)
-    (done,) = ask(OpenBundle(str(bundle.path), runtime, precision, memory, files))
+    nodes = _nodes(bundle)
+    (done,) = ask(OpenBundle(str(bundle.path), runtime, precision, memory, files, nodes))
     label = [done.runtime or runtime, done.precision or precision, f"memory={memory}"]
     subject = " ".join(filter(None, label))
     if done.failed:
@@ -162,6 +163,16 @@ def _opened(
     if hidden and row.status == "copies":
         row = replace(row, reason=f"{hidden}; {row.reason}")
     return done, row
+
+
+def _nodes(bundle: Bundle) -> tuple[int, ...]:
+    """Nodes of each stage's graph, alike in every precision; none where onnx is not installed."""
+    try:
+        from tiedexport import onnx_files
+    except ModuleNotFoundError:  # a deployment target needs no onnx
+        return ()
+    paths = graphs.graphs_of(bundle, bundle.manifest.precisions[0])
+    return tuple(onnx_files.node_count(onnx_files.load(path)) for path in paths)
 
 
 def _sizes(bundle: Bundle, precision: Precision) -> tuple[int, int]:
