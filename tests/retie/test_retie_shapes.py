@@ -43,3 +43,17 @@ def test_what_is_left_is_told_once_whichever_way_it_is_found(tmp_path: Path) -> 
     path = saved(made, tmp_path / "m.onnx")
     result = retie(path, tmp_path / "out")
     assert [{left.kept, left.copy} for left in result.left] == [{f"{path}: a", f"{path}: b"}]
+
+
+def test_weights_of_one_name_are_told_apart_by_their_branch(tmp_path: Path) -> None:
+    branches = ", ".join(
+        f"{name}_branch = {name} () => (float[N, 40] {name}_y) {{ {name}_y = MatMul(x, w) }}"
+        for name in ("then", "else")
+    )
+    text = "g (float[N, 24] x, bool c) => (float[N, 24] z)"
+    made = model(f"{text} {{ y = If(c) <{branches}> z = MatMul(y, v) }}", v=FLIPPED)
+    for attribute in made.graph.node[0].attribute:
+        attribute.g.initializer.append(numpy_helper.from_array(W, "w"))
+    result = retie(saved(made, tmp_path / "m.onnx"), tmp_path / "out")
+    places = {place.split(": ")[1] for mend in result.mends for place in (mend.kept, mend.removed)}
+    assert places == {"v", "w in If_0.then_branch", "w in If_0.else_branch"}

@@ -126,7 +126,7 @@ class Mend(Struct, frozen=True):
     """One stored tensor that gave way to another.
 
     Attributes:
-        kept, removed: "file: name".
+        kept, removed: "file: name", and " in " the subgraph or function behind it.
         form: how the removed one followed from the kept one.
         how: what stands in its place: "shared", "Transpose", "Gemm transB", "Cast", ….
         saved_bytes: what it took.

@@ -64,5 +64,5 @@ def key(tensor: StoredTensor, file: str) -> tuple[str, str, str]:
 
 
 def label(tensor: StoredTensor) -> str:
-    """File and name."""
-    return f"{tensor.home}: {tensor.name}"
+    """File and name, with the subgraph or function that it stands in."""
+    return f"{tensor.home}: {tensor.name}" + f" in {tensor.scope}" * bool(tensor.scope)

@@ -107,6 +107,7 @@ class _Mender:
         self._file_of = {file.path: i for i, file in enumerate(files)}
         self._followers = defaultdict[Place, list[Copy]](list)
         self._left: set[Place] = set()
+        self._labels: dict[tuple[object, str], str] = {}  # before a new node renumbers the scopes
 
     def run(
         self, atol: float, order: Callable[[Sequence[StoredTensor]], Sequence[StoredTensor]]
@@ -118,6 +119,7 @@ class _Mender:
         if not atol:  # each order looks at what those before it did not settle
             tensors = [tensor for tensor in tensors if tensor.place not in self._left]
         for tensor in tensors:
+            self._labels.setdefault((tensor.handle, tensor.name), label(tensor))
             if reason := self._file(tensor).why_fixed(tensor):
                 self._fixed.setdefault(tensor.place, reason)
         for group in copies.find(order(tensors), atol=atol):
@@ -207,13 +209,18 @@ class _Mender:
     def _leave(self, kept: StoredTensor, copy: Copy, reason: str) -> None:
         if copy.tensor.place not in {kept.place, *self._left}:
             self._left.add(copy.tensor.place)
-            self.outcome.left.append(Left(label(kept), label(copy.tensor), copy.form, reason))
+            self.outcome.left.append(Left(*self._labelled(kept, copy), copy.form, reason))
             self.outcome.left_keys.add(key(copy.tensor, self._file(copy.tensor).written_name))
 
     def _record(self, kept: StoredTensor, copy: Copy, how: str) -> Mend:
         place = copy.tensor.place
         saved = 0 if place in self._freed else place.size_bytes
-        return Mend(label(kept), label(copy.tensor), copy.form, how, saved, copy.difference)
+        return Mend(*self._labelled(kept, copy), copy.form, how, saved, copy.difference)
+
+    def _labelled(self, kept: StoredTensor, copy: Copy) -> tuple[str, str]:
+        return self._labels[kept.handle, kept.name], self._labels[
+            copy.tensor.handle, copy.tensor.name
+        ]
 
     def _file(self, tensor: StoredTensor) -> GraphFile:
         return self._files[self._file_of[Path(tensor.home)]]
