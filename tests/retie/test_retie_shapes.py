@@ -37,6 +37,40 @@ def test_what_is_transposed_and_reshaped_gives_way(
     assert second_copies(graphs(result)) == []
 
 
+def _near_ties() -> np.ndarray:
+    """fp64 that lies just above the middle between two fp16: by way of fp32 it is the middle."""
+    half = W.astype(np.float16)
+    between: np.ndarray = half + np.spacing(half).astype(np.float64) / 2 * (1 + 2.0**-40)
+    return between
+
+
+@pytest.mark.parametrize(
+    ("double", "through", "turned", "how"),
+    [
+        (_near_ties(), True, False, "Cast + Cast + Identity"),
+        (_near_ties(), True, True, "Cast + Cast + Transpose"),
+        (_near_ties(), False, False, ""),
+        (weight(24, 40, dtype="float64") * 0.1, False, False, "Cast + Cast + Identity"),
+    ],
+)
+def test_a_double_that_became_a_half_is_mended_or_left(
+    double: np.ndarray, through: bool, turned: bool, how: str, tmp_path: Path
+) -> None:
+    """By way of fp32 or at once: the last bit differs for a few, and never is it "failed"."""
+    double = double.copy()
+    double[0, :2] = 1e300, 1e6  # out of the range of fp32, and of fp16
+    with np.errstate(over="ignore"):
+        half = (double.astype(np.float32) if through else double).astype(np.float16)
+    half = np.ascontiguousarray(half.T) if turned else half
+    n, k = half.shape
+    text = f"g (double[N, 24] x, float16[N, {n}] k) => (double[N, 40] y, float16[N, {k}] z)"
+    made = model(f"{text} {{ y = MatMul(x, a) z = MatMul(k, b) }}", a=double, b=half)
+    result = retie(saved(made, tmp_path / "m.onnx"), tmp_path / "out")
+    assert result.proof == "bit for bit", result.proof_detail
+    assert [mend.how for mend in result.mends] == [how] * bool(how)
+    assert ["at once" in left.reason for left in result.left] == [True] * (not how)
+
+
 def test_what_is_left_is_told_once_whichever_way_it_is_found(tmp_path: Path) -> None:
     text = "g (float[N, 24] x, float[40, 24] b) => (float[N, 40] y, float[40, 24] z)"
     made = model(f"{text} {{ y = MatMul(x, a) z = Neg(b) }}", a=W, b=FLIPPED)

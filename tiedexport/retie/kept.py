@@ -89,16 +89,17 @@ class Kept:
         if not old.is_graph_output():
             file.release(name)
         value = kept
-        for op in ops:
+        for at, op in enumerate(ops):
             inputs, attributes = [value], dict[str, object]()
             if op == "Transpose":
                 attributes["perm"] = list(copy.axes)
             elif op == "Cast":
-                attributes["to"] = int(dtype_of(copy.tensor))
+                again = "Cast" in ops[at + 1 :]
+                attributes["to"] = int(ir.DataType.FLOAT if again else dtype_of(copy.tensor))
             elif op == "Reshape":
                 shape = ir.tensor(list(copy.tensor.shape), ir.DataType.INT64)
                 inputs.append(file.add_initializer(f"{name}_shape", shape))
-            output = name if op == ops[-1] else f"{name}_{op.lower()}"
+            output = name if at == len(ops) - 1 else f"{name}_{op.lower()}"
             value = file.add_node(op, inputs, output, **attributes)
         return value
 

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from tiedexport import copies
 from tiedexport.copies import Copy
 from tiedexport.results.ties import Left, Mend
-from tiedexport.retie.forms import dtype_of, key, label, ops_between, viewed, whole
+from tiedexport.retie.forms import dtype_of, is_made, key, label, ops_between, viewed, whole
 from tiedexport.retie.graph import constant_value
 from tiedexport.retie.kept import Kept
 from tiedexport.stored import Place
@@ -191,6 +191,8 @@ class _Mender:
         for op in ops:
             if reason := file.why_unsupported(op, dtype if op == "Cast" else own):
                 return reason
+        if not is_made(kept, copy):
+            return f"rounded to {own.name} at once: a Cast in ONNX Runtime rounds to FLOAT before"
         for tensor in (kept, copy.tensor):  # a graph may have to return what is elsewhere now
             reason = self._file(tensor).why_unsupported("Identity", dtype_of(tensor))
             if reason and "graph output" in tensor.uses:
