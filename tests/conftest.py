@@ -11,6 +11,7 @@ import pytest
 import torch
 from command_line import tiedexport
 
+from tiedexport import trt
 from tiedexport.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from tiedexport.checkpoint import Checkpoint, save_checkpoint
 from tiedexport.export import build
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 torch.set_num_threads(1)
+
+needs_rtx = pytest.mark.skipif(
+    not trt.availability("tensorrt_rtx").available,
+    reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
+)
+"""The builder is there; it needs no GPU."""
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("autoencoder", {"widths": [20, 13, 7]}),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 from tiedexport.spec import WEIGHTED_OPS, Layer, Precision
 
@@ -24,15 +24,15 @@ Model = tuple[list[Layer], Weights]
 torch.set_num_threads(1)
 
 KINDS = ["random signs", "one sign", "rank 1", "rank 4"]
-TORCH = {"relu": torch.relu, "gelu": F.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+TORCH = {"relu": torch.relu, "gelu": functional.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
 def linear(layer: Layer, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     if layer.op == "dense":
-        return F.linear(x, w.T if layer.transposed else w)
+        return functional.linear(x, w.T if layer.transposed else w)
     if layer.op == "conv":
-        return F.conv2d(x, w, stride=layer.strides, padding=layer.pads)
-    return F.conv_transpose2d(
+        return functional.conv2d(x, w, stride=layer.strides, padding=layer.pads)
+    return functional.conv_transpose2d(
         x, w, stride=layer.strides, padding=layer.pads, output_padding=layer.output_padding
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ml_dtypes  # noqa: F401 (numpy learns "bfloat16")
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -33,9 +33,9 @@ CHANCE = {
     "linspace": np.linspace(0, 1, 1000, dtype=FP16),
     "tiled arange": np.tile(np.arange(50), (20, 1)),
     **{
-        f"inverse frequencies, {d} of {base:g}, {dtype}": rotary(d, base).astype(dtype)
+        f"inverse frequencies, {d} of {base:g}, {dtype.__name__}": rotary(d, base).astype(dtype)
         for d, base in ((64, 1e4), (128, 1e4), (128, 5e5), (256, 1e6))
-        for dtype in ("float32", "bfloat16")
+        for dtype in (np.float32, ml_dtypes.bfloat16)
     },
     "inverse frequencies in float16": rotary(128, 1e4).astype(FP16),
     "inverse frequencies in float64": 1e4 ** (-np.arange(0, 128, 2) / 128),
@@ -63,9 +63,9 @@ WEIGHTS = {
     "ternary int8": _rng.choice([-1, 0, 1], (30, 40)).astype(np.int8),
     "sparse ternary": _rng.choice([-1.0, 0.0, 1.0], (100, 100), p=[0.025, 0.95, 0.025]),
     "pruned": _rng.standard_normal((500, 500)) * (_rng.random((500, 500)) < 0.02),
-    "scales near 1 in bfloat16": (1 + _rng.standard_normal(64) / 10).astype("bfloat16"),
+    "scales near 1 in bfloat16": (1 + _rng.standard_normal(64) / 10).astype(ml_dtypes.bfloat16),
     "sorted": np.sort(_rng.standard_normal(64)),
-    "sorted magnitudes": np.sort(np.exp(_rng.standard_normal(64))).astype("bfloat16"),
+    "sorted magnitudes": np.sort(np.exp(_rng.standard_normal(64))).astype(ml_dtypes.bfloat16),
     "sines of positions": np.sin(np.outer(np.arange(40), rotary(64, 1e4))),
     "Hann window": np.hanning(64),
     "squares": np.arange(64.0) ** 2,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiedexport.bundle import Bundle
 
 HEAVY = {
     "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx",
@@ -62,8 +66,8 @@ def test_help_loads_nothing_but_click() -> None:
     assert not loaded & (HEAVY - {"click"} | {"numpy", "msgspec", "safetensors"})
 
 
-def test_a_session_of_onnxruntime_needs_neither_torch_nor_onnx(dense_bundle: object) -> None:
-    path = str(dense_bundle.path)  # type: ignore[attr-defined]
+def test_a_session_of_onnxruntime_needs_neither_torch_nor_onnx(dense_bundle: Bundle) -> None:
+    path = str(dense_bundle.path)
     loaded = modules_after(
         "import numpy, tiedexport; "
         f"s = tiedexport.open_session({path!r}, runtime='onnxruntime', precision='fp32'); "

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from conftest import needs_rtx
+from onnx import numpy_helper
 
 sys.path.append(str(Path(__file__).parent / "engines"))
-from tied_graphs import ONNX_TYPES, baked_request, graph, shared_request
+from tied_graphs import baked_request, convolution_nodes, graph, shared_request
 
-from tiedexport import trt
 from tiedexport.engines import EngineRequest, builder_for
 from tiedexport.errors import BadInputError
 from tiedexport.plan_search import PlanContents, weights_in_plan
@@ -23,11 +23,6 @@ from tiedexport.stored import StoredTensor, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-needs_rtx = pytest.mark.skipif(
-    not trt.availability("tensorrt_rtx").available,
-    reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
-)
 
 
 def search(path: Path, plan: bytes, weights: Sequence[StoredTensor]) -> PlanContents:
@@ -142,17 +137,8 @@ def convolutions(
     rng = np.random.default_rng(0)
     numpy_type = np.dtype(np.float16 if precision is Precision.FP16 else np.float32)
     arrays = {n: rng.standard_normal(s).astype(numpy_type) for n, s in shapes.items()}
-    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
-    nodes = [
-        helper.make_node("Cast", ["x"], ["x_cast"], to=ONNX_TYPES[precision]),
-        helper.make_node("Conv", ["x_cast", "k", "b"], ["z"], **geometry),
-        helper.make_node(
-            "ConvTranspose", ["z", "k", "c"], ["logits"], output_padding=[1, 1], **geometry
-        ),
-        helper.make_node("Cast", ["logits"], ["y"], to=TensorProto.FLOAT),
-    ]
     initializers = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    model = graph(nodes, [inputs, 28, 28], {}, precision, baked=initializers)
+    model = graph(convolution_nodes(precision), [inputs, 28, 28], {}, precision, baked=initializers)
     data = ("batch", inputs, 28, 28)
     source, target = (TensorSpec(name, Precision.FP32, data) for name in "xy")
     stage = StageSpec("autoencoder", (source,), (target,), ())

@@ -8,15 +8,11 @@ import threading
 import types
 
 import pytest
+from conftest import needs_rtx
 
 from tiedexport import trt
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.spec import Precision
-
-needs_rtx = pytest.mark.skipif(
-    not trt.availability("tensorrt_rtx").available,
-    reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
-)
 
 
 class Libcuda:

@@ -66,7 +66,7 @@ def program_from_module(module: nn.Module, input_shape: Sequence[int]) -> Export
     """
     example = torch.zeros(2, *input_shape)
     try:
-        with _quiet_exporter():
+        with quiet("torch.onnx"):
             return torch.export.export(module, (example,), dynamic_shapes=_FREE_BATCH)
     except Exception as error:
         raise GraphError("torch could not export the model", got=str(error)) from error
@@ -89,7 +89,7 @@ def graph_from_program(
         GraphError: the exporter failed, in its own words.
     """
     try:
-        with _quiet_exporter():
+        with quiet("torch.onnx"):
             translated = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -118,11 +118,15 @@ def unwrap_names(graph: ir.Graph) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of torchvision's absence and of its own deprecations: not our user's."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str) -> Iterator[None]:
+    """Silence a logger of torch and all warnings.
+
+    It warns of torchvision's absence and of its own deprecations, which are not our user's, and it
+    logs what it then raises as well.
+    """
+    logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from conftest import needs_rtx
 from safetensors.numpy import save_file
 
 sys.path.append(str(Path(__file__).parents[1] / "engines"))
 from conftest import make_checkpoint
 from tied_graphs import SHAPES, baked_request, shared_request
 
-from tiedexport import trt
 from tiedexport.audit import audit
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.engines import EngineRequest, builder_for
@@ -22,11 +22,6 @@ from tiedexport.export import build
 
 if TYPE_CHECKING:
     from tiedexport.results.ties import Stage
-
-needs_rtx = pytest.mark.skipif(
-    not trt.availability("tensorrt_rtx").available,
-    reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
-)
 
 
 def plan_row(*things: Path) -> Stage:

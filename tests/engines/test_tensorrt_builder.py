@@ -6,17 +6,17 @@ import hashlib
 
 import numpy as np
 import pytest
+from conftest import needs_rtx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 from tied_graphs import (
     FEATURES,
     LATENT,
-    ONNX_TYPES,
     SHAPES,
     autoencoder_nodes,
     autoencoder_stage,
     baked_request,
+    convolution_nodes,
     graph,
     shared_request,
 )
@@ -27,11 +27,6 @@ from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageErro
 from tiedexport.manifest import Binding
 from tiedexport.results import Availability
 from tiedexport.spec import Layer, Precision, StageSpec, TensorSpec
-
-needs_rtx = pytest.mark.skipif(
-    not trt.availability("tensorrt_rtx").available,
-    reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
-)
 
 
 def build(request: EngineRequest, progress=None) -> engines.Engine:
@@ -106,15 +101,6 @@ def test_a_baked_plan_holds_each_external_weight_once(tmp_path):
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
 def test_tied_convolutions_take_their_kernel_as_an_input(precision):
     shapes = {"k": (16, 1, 3, 3), "b": (16,), "c": (1,)}
-    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
-    nodes = [
-        helper.make_node("Cast", ["x"], ["x_cast"], to=ONNX_TYPES[precision]),
-        helper.make_node("Conv", ["x_cast", "k", "b"], ["z"], **geometry),
-        helper.make_node(
-            "ConvTranspose", ["z", "k", "c"], ["logits"], output_padding=[1, 1], **geometry
-        ),
-        helper.make_node("Cast", ["logits"], ["y"], to=TensorProto.FLOAT),
-    ]
     data = ("batch", 1, 28, 28)
     stage = StageSpec(
         "autoencoder",
@@ -122,7 +108,7 @@ def test_tied_convolutions_take_their_kernel_as_an_input(precision):
         (TensorSpec("y", Precision.FP32, data),),
         (Layer("conv", "k", "b"), Layer("conv_transpose", "k", "c")),
     )
-    model = graph(nodes, data[1:], shapes, precision)
+    model = graph(convolution_nodes(precision), data[1:], shapes, precision)
     engine = build(
         shared_request(
             "rtx",

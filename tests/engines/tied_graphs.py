@@ -42,6 +42,19 @@ def autoencoder_nodes(precision: Precision) -> list[onnx.NodeProto]:
     ]
 
 
+def convolution_nodes(precision: Precision) -> list[onnx.NodeProto]:
+    """Conv(x, k, b) → ConvTranspose(·, k, c), with fp32 at both ends."""
+    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    return [
+        helper.make_node("Cast", ["x"], ["x_cast"], to=ONNX_TYPES[precision]),
+        helper.make_node("Conv", ["x_cast", "k", "b"], ["z"], **geometry),
+        helper.make_node(
+            "ConvTranspose", ["z", "k", "c"], ["logits"], output_padding=[1, 1], **geometry
+        ),
+        helper.make_node("Cast", ["logits"], ["y"], to=TensorProto.FLOAT),
+    ]
+
+
 def graph(nodes, shape, weights: dict[str, tuple[int, ...]], precision: Precision, baked=()):
     kind = ONNX_TYPES[precision]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])]

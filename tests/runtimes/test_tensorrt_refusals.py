@@ -115,7 +115,9 @@ def test_without_a_driver_the_row_says_so_and_nothing_is_opened(monkeypatch, tmp
     ("missing", "extra"), [("tensorrt", "gpu"), ("cuda", "gpu"), ("cuda.core", "gpu")]
 )
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, missing, extra):
-    present = lambda name: None if name == missing else name  # noqa: E731
+    def present(name: str) -> str | None:
+        return None if name == missing else name
+
     monkeypatch.setattr(runner, "find_spec", present)
     monkeypatch.setattr(trt, "find_spec", present)
     monkeypatch.setattr(trt, "load", trt.load.__wrapped__)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,9 +9,10 @@ from torch import Tensor
 
 from tiedexport.chain import ANY_NETWORK
 from tiedexport.errors import BadInputError, CheckpointError
+from tiedexport.trace import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch.export import ExportedProgram
@@ -32,7 +30,7 @@ def load_program(path: Path) -> ExportedProgram:
         CheckpointError: missing, damaged, or of another version of torch.
     """
     try:
-        with _quiet():
+        with quiet("torch.export"):
             return torch.export.load(path)
     except FileNotFoundError as error:
         raise CheckpointError("no such program", where=path) from error
@@ -89,17 +87,3 @@ def _described(value: object) -> str:
     if not isinstance(value, Tensor):
         return str(value)
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Torch logs what it then raises as well."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
