@@ -69,8 +69,9 @@ def oracle(a: np.ndarray, b: np.ndarray) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(crowd=crowds(), budget=st.sampled_from([7, 64, 1 << 22]))
 def test_groups_are_those_of_an_oracle_and_axes_say_how(crowd, budget):
-    widths = [DTYPES.index(array.dtype) for array in crowd]
-    left, expected = sorted(range(len(crowd)), key=widths.__getitem__), {}
+    flat = [sum(length > 1 for length in array.shape) < 2 for array in crowd]
+    order = [(DTYPES.index(array.dtype), last) for array, last in zip(crowd, flat, strict=True)]
+    left, expected = sorted(range(len(crowd)), key=order.__getitem__), {}
     while left:
         first, *others = left
         copies = {i for i in others if oracle(crowd[first], crowd[i])}
@@ -174,6 +175,12 @@ def test_a_zero_of_the_other_sign_is_another_weight():
     w, other = random(20, 30), random(20, 30)
     w[3, 4], other[3, 4] = 0.0, -0.0
     assert found(w=w, other=other) == {}
+
+
+def test_a_flat_transpose_is_found_whichever_comes_first():
+    w = random(20, 30)
+    assert found(w=w, flat=w.T.ravel()) == {"flat": "transposed of w"}
+    assert found(flat=w.T.ravel(), w=w) == {"flat": "transposed of w"}
 
 
 def test_packed_types_and_integers_are_compared_as_bytes():

@@ -83,3 +83,20 @@ def test_an_empty_name_is_not_this_folder(call: list[str], tmp_path: Path) -> No
     done = tiedexport(*call, cwd=tmp_path)
     assert done.returncode == EXIT_USAGE
     assert "an empty name" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_file_that_is_no_earlier_result_stays(option: str, tmp_path: Path) -> None:
+    inputs(tmp_path)
+    (tmp_path / "weights.data").write_bytes(bytes(8))
+    done = tiedexport("audit", "w.onnx", option, "weights.data", cwd=tmp_path)
+    assert done.returncode == EXIT_USAGE, done.stderr
+    assert "something else" in done.stderr
+    assert (tmp_path / "weights.data").read_bytes() == bytes(8)
+
+
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_an_earlier_result_is_replaced(option: str, tmp_path: Path) -> None:
+    inputs(tmp_path)
+    for _ in range(2):
+        assert tiedexport("audit", "sd.pt", option, "result", cwd=tmp_path).returncode == 0

@@ -26,6 +26,9 @@ R = TypeVar("R", bound="Struct")
 
 STANDARD_OUTPUT = Path("-")
 
+_FIRST_BYTE = {"--json": b"{", "--report": b"<"}
+"""Of what an option writes: an existing file that begins otherwise is no earlier result."""
+
 
 def writable_place(_ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     """A callback for an option that names a file: a mistake shows before hours of work, not after.
@@ -65,6 +68,13 @@ def refuse_to_overwrite(ctx: click.Context) -> None:
         for name in filter(os.path.isfile, inputs):
             if os.path.isfile(path) and os.path.samefile(path, name):
                 raise click.UsageError(f"{option} {path} would overwrite the input {name}")
+        if option in _FIRST_BYTE and path.is_file():
+            with path.open("rb") as file:
+                first = file.read(1)
+            if first not in (b"", _FIRST_BYTE[option]):  # a graph's external data, for instance
+                raise click.UsageError(
+                    f"{option} {path}: a file that holds something else is there"
+                )
     for (one, path), (other, again) in combinations(outputs.items(), 2):
         if os.path.realpath(path) == os.path.realpath(again):
             raise click.UsageError(f"{one} and {other} would both write {path}")

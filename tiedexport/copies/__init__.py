@@ -46,8 +46,8 @@ class Copy:
 class Group:
     """A stored weight and every other tensor that repeats it, in the order given.
 
-    The original is the first of the widest type; tensors of one place stand here as copies of form
-    "same", and count once by `place`.
+    The original is the first of the widest type, a flat one last: it has no axes to transpose.
+    Tensors of one place stand here as copies of form "same", and count once by `place`.
     """
 
     original: StoredTensor
@@ -85,7 +85,7 @@ def _grouped(
     """The groups, and the tensors that are no copy of another, both in the order given."""
     left, groups, originals = set(range(len(stored))), {}, set(range(len(stored)))
     weighty: dict[int, bool] = {}
-    for index in sorted(left, key=lambda i: by_width(stored[i].dtype), reverse=True):
+    for index in sorted(left, key=lambda i: _precedence(stored[i]), reverse=True):
         if index not in left:
             continue
         left.discard(index)
@@ -103,6 +103,10 @@ def _grouped(
             groups[index] = Group(stored[index], tuple(copies[i] for i in sorted(copies)))
             originals -= copies.keys()
     return [groups[i] for i in sorted(groups)], [stored[i] for i in sorted(originals)]
+
+
+def _precedence(tensor: StoredTensor) -> tuple[tuple[int, int], bool]:
+    return by_width(tensor.dtype), sum(length > 1 for length in tensor.elements) > 1
 
 
 def _copy(
