@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from retied import digests, graphs, model, saved, second_copies, weight
 
 from tiedexport.cli import cli
+from tiedexport.feeds import feeds
 from tiedexport.results.ties import RetieResult
 from tiedexport.retie import kept, proof, retie
-from tiedexport.retie.inputs import feeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,6 +17,7 @@ import numpy as np
 from tiedexport.audit.child import Done, Job, OpenBundle, OpenGraphs, Optimise
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import TiedExportError
+from tiedexport.feeds import feeds
 from tiedexport.memory import held_bytes
 from tiedexport.runtimes import Options
 from tiedexport.session import open_session
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 _CPU = ["CPUExecutionProvider"]
 _EXTERNAL_FROM_BYTES = 1024
-_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}
-_DTYPES |= {name: name for name in _INTEGERS} | {"string": "object"}
 
 
 def main() -> None:
@@ -178,19 +176,19 @@ def _inference(model: str | bytes, options: Any) -> Any:
 
 
 def _run_once(session: Any) -> str:
-    """Run on zeros, which are valid indices as well, batch 1; why not, or ""."""
-    feed = {}
-    for wanted in session.get_inputs():
-        shape = tuple(size if isinstance(size, int) else 1 for size in wanted.shape or ())
-        kind = wanted.type.removeprefix("tensor(").removesuffix(")")
-        if kind not in _DTYPES:
-            return f"no input can be made up for {wanted.name}: {wanted.type}"
-        feed[wanted.name] = np.full(shape, "" if kind == "string" else 0, np.dtype(_DTYPES[kind]))
+    """Run on the first random inputs that it takes; why on none, or ""."""
+    why = ""
     try:
-        session.run(None, feed)
-    except Exception as error:  # the wall
-        return " ".join(str(error).split())
-    return ""
+        for _, candidates in feeds(session.get_inputs(), None):
+            for feed in candidates:
+                try:
+                    session.run(None, feed)
+                    return ""
+                except Exception as error:  # the wall
+                    why = why or " ".join(str(error).split())
+    except ValueError as error:  # no inputs can be made up
+        return str(error)
+    return why
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from tiedexport.retie.graph import GraphFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tiedexport.retie.inputs import Feed
+    from tiedexport.feeds import Feed
     from tiedexport.retie.mend import Change
     from tiedexport.retie.proof import Runner
 

@@ -19,13 +19,13 @@ import numpy as np
 import onnx
 
 from tiedexport import onnx_files
+from tiedexport.feeds import feeds, smallest_table
 from tiedexport.retie import bound, protos, reading
-from tiedexport.retie.inputs import feeds, smallest_table
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from tiedexport.retie.inputs import Feed
+    from tiedexport.feeds import Feed
     from tiedexport.retie.mend import Change
     from tiedexport.stored import Place
 

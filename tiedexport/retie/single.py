@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 if TYPE_CHECKING:
     import onnx
 
-    from tiedexport.retie.inputs import Feed
+    from tiedexport.feeds import Feed
 
 
 def model_of(node: onnx.NodeProto, opsets: dict[str, int], feed: Feed) -> onnx.ModelProto:
