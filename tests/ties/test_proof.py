@@ -188,6 +188,12 @@ def test_what_is_no_input_is_refused(inputs: object) -> None:
         ties.check(nn.Linear(3, 3), inputs)
 
 
+@pytest.mark.parametrize("prove", [ties.check, ties.assert_tied, ties.findings])
+def test_what_is_no_module_is_refused(prove: Callable[..., Any]) -> None:
+    with pytest.raises(BadInputError, match="not a module"):
+        prove("package.module:factory")
+
+
 def test_what_the_module_cannot_take_is_its_own_error() -> None:
     with pytest.raises(BadInputError, match=r"forward pass failed[\s\S]*\(8, 7\)"):
         ties.check(functional(), (7,))

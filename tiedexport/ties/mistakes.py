@@ -50,8 +50,8 @@ def findings(
         UsageError: the inputs given are none.
         BadInputError: the module cannot be copied, or its forward pass failed.
     """
-    weights = weights_of(module)
     arguments = _arguments(module, inputs)
+    weights = weights_of(module)
     packed = quantized.layers(module)
     quantised = quantized.findings(module, packed, weights, arguments) if packed else []
     lost = [] if packed else losses(module, arguments)

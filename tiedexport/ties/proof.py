@@ -115,11 +115,11 @@ def assert_tied(module: nn.Module, *names: str, inputs: object = None) -> None:
         UsageError: a name is no parameter's, or there is no example input.
         BadInputError: the module cannot be copied, or its forward pass failed.
     """
+    proofs = check(module, inputs)
     known = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     for name in names:
         if name not in known:
             raise UsageError("no such parameter", got=name, expected=", ".join(known))
-    proofs = check(module, inputs)
     concerned = [proof for proof in proofs if set(names) <= set(proof.names)]
     if not concerned:
         raise TieBrokenError(

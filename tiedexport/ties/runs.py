@@ -70,7 +70,10 @@ def example(module: nn.Module, inputs: object = None) -> tuple[Any, ...]:
 
     Raises:
         UsageError: there is neither an input nor a shape.
+        BadInputError: there is no module.
     """
+    if not isinstance(module, nn.Module):
+        raise BadInputError("not a module", got=repr(module), expected="a torch.nn.Module")
     if inputs is None:
         inputs = getattr(module, "input_shape", None)
     if isinstance(inputs, Tensor):
