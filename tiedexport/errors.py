@@ -97,12 +97,6 @@ class TieBrokenError(TiedExportError):
     exit_code = EXIT_CHECK_FAILED
 
 
-class CheckFailedError(TiedExportError):
-    """A check ran to its end and its verdict is no."""
-
-    exit_code = EXIT_CHECK_FAILED
-
-
 class MissingRuntimeError(TiedExportError):
     """A library, driver or device that is needed is not here."""
 

@@ -146,7 +146,7 @@ def test_a_missing_library_is_named_from_the_loader_s_words(monkeypatch, recorde
 
     recorded.failure = RuntimeError("Please install TensorRT libraries")
     monkeypatch.setattr(runner, "_loading_error", loading_error)
-    monkeypatch.setattr(runner, "version", lambda package: "11.0.0.5")
+    monkeypatch.setattr(runner, "installed_version", lambda package: "11.0.0.5")
     monkeypatch.setattr(ctypes, "CDLL", load)
     availability = runtime_named("onnxruntime-tensorrt").availability()
     assert availability.reason == (

@@ -8,13 +8,13 @@ import io
 import os
 import re
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tiedexport import trt
+from tiedexport.environment import installed_version
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import Availability
 from tiedexport.runtimes import Options
@@ -56,7 +56,7 @@ class _OnnxRuntime:
         self.precisions = tuple(options)
 
     def availability(self) -> Availability:
-        found = _installed(*_PACKAGES)
+        found = next(filter(None, map(installed_version, _PACKAGES)), None)
         extra = "cpu" if self._provider == _CPU else "gpu"
         remedy = f"pip install 'tiedexport[{extra}]'"
         if found is None:
@@ -221,7 +221,7 @@ def _explained(trouble: str) -> tuple[str, str]:
     wanted = re.search(r"libnvinfer\.so\.(\d+)", trouble)
     if wanted is None:
         return trouble, "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-    here = _installed("tensorrt") or "not installed"
+    here = installed_version("tensorrt") or "not installed"
     return f"{trouble} (the package tensorrt is {here})", f"pip install 'tensorrt=={wanted[1]}.*'"
 
 
@@ -246,15 +246,6 @@ def session_options(options: Options) -> Any:
             "optimization.constant_folding_max_output_size_in_bytes", str(_SMALLEST_FOLDED_BYTES)
         )
     return made
-
-
-def _installed(*packages: str) -> str | None:
-    for package in packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 def _failed(stage: str, error: Exception) -> RuntimeFailedError:
