@@ -73,7 +73,13 @@ def take_turns(
 
 
 def commit() -> str:
-    """The commit that is checked out, "-dirty" if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit that is checked out, "-dirty" if other files than results differ from it."""
+    changed = _git("status", "--porcelain", "--", ":/", f":!{RESULTS}")
+    return (_git("describe", "--always") or "unknown") + "-dirty" * bool(changed)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
