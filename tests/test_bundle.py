@@ -51,7 +51,6 @@ def whole_bundle(dense_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
         package_version="1.7",
         compute_capabilities=(89,),
         weights="shared",
-        profile=(1, 8, 256),
         bindings=(),
         graph_sha256="0" * 64,
     )

@@ -78,7 +78,7 @@ def _in_stages(change):
 PLAN = {
     "file": "golden.npz", "stage": "encoder", "precision": "fp16", "target": "rtx",
     "package": "tensorrt_rtx", "package_version": "1.7", "compute_capabilities": [89],
-    "weights": "shared", "profile": [1, 2, 3], "bindings": [], "graph_sha256": "",
+    "weights": "shared", "bindings": [], "graph_sha256": "",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 sys.path.append(str(Path(__file__).parent / "engines"))
 from tied_graphs import baked_request, convolution_nodes, graph, shared_request
 
+from tiedexport.engine_options import EngineOptions
 from tiedexport.engines import EngineRequest, builder_for
 from tiedexport.errors import BadInputError
 from tiedexport.plan_search import PlanContents, weights_in_plan
@@ -68,7 +69,7 @@ def test_a_baked_tied_weight_is_there_once(latent, features, target, tmp_path: P
 @needs_rtx
 @pytest.mark.parametrize(("latent", "features"), [(512, 1024), (100, 37)])
 def test_a_plan_for_batch_one_holds_the_weight_and_its_transpose(latent, features, tmp_path: Path):
-    plan, weights = baked(tmp_path, latent, features, profile=(1, 1, 1))
+    plan, weights = baked(tmp_path, latent, features, options=EngineOptions(profiles=((1, 1, 1),)))
     contents = search(tmp_path, plan, weights)
     assert forms(contents) == [
         ("b", "same", "float16"),

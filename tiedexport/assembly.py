@@ -209,9 +209,10 @@ class Assembly:
             package_version=engine.package_version,
             compute_capabilities=engine.compute_capabilities,
             weights=request.weights,
-            profile=request.profile,
             bindings=engine.bindings,
             graph_sha256=hashlib.sha256(graph).hexdigest(),
+            options=request.options,
+            layers=engine.layers,
         )
         self._plans.append(record)
         return record

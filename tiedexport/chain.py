@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
+
 from tiedexport.errors import GraphError
 from tiedexport.spec import Layer, LayerOp
 
@@ -27,7 +29,8 @@ def layers_from_graph(graph: ir.Graph) -> tuple[Layer, ...]:
     for node in graph:
         if node.op_type == "Constant" or _turns_a_weight(node):
             continue
-        layers.append(_READERS.get(node.op_type, _activation)(node))
+        layer = _READERS.get(node.op_type, _activation)(node)
+        layers.append(msgspec.structs.replace(layer, output=node.outputs[0].name or ""))
         if node.inputs[0] is not current:
             got = _values(node.inputs)
             raise GraphError("not a chain of layers", where=node.name, got=got, hint=ANY_NETWORK)

@@ -199,7 +199,7 @@ class Execution:
 
     def __init__(self, engine: Engine, capacity: int, specialise: bool = False) -> None:
         gpu, plan = engine.gpu, engine.plan
-        self.capacity = max(capacity, plan.profile[0])
+        self.capacity = max(capacity, plan.profiles[0][0])
         self._gpu, self._plan = gpu, plan
         self._lock = threading.Lock()
         self._rows = 0
@@ -223,7 +223,7 @@ class Execution:
         """Run on at most `capacity` rows and wait for the result."""
         with self._lock, self._gpu.translated(self._plan.file):
             self._gpu.make_current()
-            self._set_rows(max(len(x), self._plan.profile[0]))
+            self._set_rows(max(len(x), self._plan.profiles[0][0]))
             self._ports["input"].host[: len(x)] = x
             if self._graph is not None:
                 self._graph.launch(self._stream)
@@ -236,7 +236,7 @@ class Execution:
         """Record copies and kernels for this many rows as one CUDA graph; say so if that fails."""
         with self._lock, self._gpu.translated(self._plan.file):
             self._gpu.make_current()
-            self._set_rows(max(rows, self._plan.profile[0]))
+            self._set_rows(max(rows, self._plan.profiles[0][0]))
             # Kernels are compiled and loaded by a first call, which no capture could contain.
             self._enqueue()
             self._stream.sync()
@@ -277,7 +277,7 @@ class Execution:
         source = self._ports["input"]
         if not self._context.set_input_shape(source.binding.name, (rows, *source.host.shape[1:])):
             raise RuntimeError(
-                f"a batch of {rows} was refused, the profile is {self._plan.profile}"
+                f"a batch of {rows} was refused, the profile is {self._plan.profiles}"
             )
         if missing := self._context.infer_shapes():
             raise RuntimeError(f"not all is bound: {', '.join(missing)}")

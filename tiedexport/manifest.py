@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import BundleError
 from tiedexport.spec import WEIGHTED_OPS, Precision, StageSpec, Tie, TrainingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA = 1
+SCHEMA = 2
 """The newest schema that this release writes; it reads this one and every earlier one."""
 
 _DIGEST_KEY = b',\n  "digest": "'
@@ -48,9 +49,15 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
         target: as asked for, "rtx:sm89" or "tensorrt".
         package, package_version: the builder, which must also be the runtime.
         compute_capabilities: e.g. (89,); the devices that may run it.
-        weights: "shared" (weights are input bindings) or "baked".
-        profile: smallest, typical and largest batch.
-        graph_sha256: digest of the ONNX graph that the builder parsed.
+        weights: "shared" (weights are input bindings), "baked", or "one-plan" (encoder and decoder
+            are independent halves of this plan, which runs every stage; `stage` is then
+            "autoencoder").
+        options: what else the builder was told.
+        graph: path inside the bundle of the ONNX graph that the builder parsed; empty in bundles
+            of schema 1.
+        graph_sha256: its digest.
+        layers: the network that the parser made of it, a line a layer.
+        key: digest of all that determines the plan; one with this key need not be built again.
     """
 
     file: str
@@ -61,9 +68,17 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
     package_version: str
     compute_capabilities: tuple[int, ...]
     weights: str
-    profile: tuple[int, int, int]
     bindings: tuple[Binding, ...]
     graph_sha256: str
+    options: EngineOptions = EngineOptions()
+    graph: str = ""
+    layers: tuple[str, ...] = ()
+    key: str = ""
+
+    @property
+    def profiles(self) -> tuple[tuple[int, int, int], ...]:
+        """Smallest, typical and largest batch of each profile."""
+        return self.options.profiles
 
 
 class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +104,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         weights: precision → file name of the safetensors file, each parameter once.
         io_dtype: type of every stage's inputs and outputs.
         files: path inside the bundle → size and digest, for every file but the manifest.
+        kept: precision → weight → the type that it and its layers have instead; a bias has that of
+            its layer.
     """
 
     schema: int
@@ -111,6 +128,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     training: TrainingRecord | None
     versions: dict[str, str]
     files: dict[str, FileRecord]
+    kept: dict[Precision, dict[str, Precision]] = {}
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -164,15 +182,18 @@ def decode_manifest(raw: bytes, where: object) -> Manifest:
             hint="copy the bundle again, or rebuild it: tiedexport build model.pt",
         )
     try:
-        _refuse_another_schema(body + b"\n}", where)
-        manifest = msgspec.json.decode(body + b"\n}", type=Manifest)
+        schema = _known_schema(body + b"\n}", where)
+        fields = msgspec.json.decode(body + b"\n}")
+        if schema == 1:
+            _upgrade_from_1(fields)
+        manifest = msgspec.convert(fields, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError("the manifest is not valid", where=where, got=str(error)) from error
     named = {
         manifest.golden,
         *manifest.weights.values(),
         *(file for graphs in manifest.graphs.values() for file in graphs.values()),
-        *(plan.file for plan in manifest.plans),
+        *(file for plan in manifest.plans for file in (plan.file, plan.graph) if file),
     }
     if missing := named - manifest.files.keys():
         raise BundleError("files without a digest", where=where, got=", ".join(sorted(missing)))
@@ -198,6 +219,10 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     for plan in manifest.plans:
         if plan.stage not in stages or plan.precision not in manifest.weights:
             yield f"{plan.file} is of an unknown stage or precision"
+    for precision, kept in manifest.kept.items():
+        weights = {layer.weight for stage in manifest.stages for layer in stage.layers}
+        if precision not in manifest.weights or kept.keys() - weights:
+            yield f"other types in {precision} for {', '.join(kept)}"
 
 
 def _contradictions_of(stage: StageSpec, manifest: Manifest) -> Iterator[str]:
@@ -216,14 +241,20 @@ def _contradictions_of(stage: StageSpec, manifest: Manifest) -> Iterator[str]:
             yield f"a {layer.op} layer of stage {stage.name} has no weight"
 
 
-def _refuse_another_schema(document: bytes, where: object) -> None:
+def _upgrade_from_1(fields: dict[str, Any]) -> None:
+    """Schema 1 knew one profile a plan and no options."""
+    for plan in fields.get("plans", ()):
+        plan["options"] = {"profiles": [plan.pop("profile")]}
+
+
+def _known_schema(document: bytes, where: object) -> int:
     class Header(Struct):
         schema: int
         generator: str
 
     header = msgspec.json.decode(document, type=Header)
     if 1 <= header.schema <= SCHEMA:
-        return
+        return header.schema
     version = re.fullmatch(r"tiedexport (\d+(\.\d+)*((a|b|rc)\d+)?)", header.generator)
     raise BundleError(
         "the bundle was written by a newer tiedexport"

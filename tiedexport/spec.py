@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 STAGE_OF_VERB = {"encode": "encoder", "decode": "decoder", "reconstruct": "autoencoder"}
 """The verb of a session and of the command line → the stage that it runs."""
 
+CODE_IN = "code_in"
+"""The decoder half's input in an engine that holds both halves; its other tensors keep their
+names."""
+
 LayerOp = Literal["dense", "conv", "conv_transpose", "relu", "gelu", "tanh", "sigmoid", "reshape"]
 WEIGHTED_OPS = frozenset({"dense", "conv", "conv_transpose"})
 ACTIVATIONS = ("relu", "gelu", "tanh", "sigmoid")
@@ -85,7 +89,8 @@ class Layer(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
 
     `dense` is y = x Wᵀ + b, or y = x W + b where `transposed`; `conv` and `conv_transpose` are
     ONNX's Conv and ConvTranspose over two spatial axes with symmetric `pads` (height, width);
-    activations act element by element; `reshape` keeps the batch axis.
+    activations act element by element; `reshape` keeps the batch axis. `output` is the name of the
+    ONNX value that holds the result, the same in every precision.
     """
 
     op: LayerOp
@@ -96,6 +101,7 @@ class Layer(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     pads: tuple[int, ...] = ()
     output_padding: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
+    output: str = ""
 
 
 class StageSpec(Struct, frozen=True, forbid_unknown_fields=True):

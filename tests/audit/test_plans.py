@@ -17,6 +17,7 @@ from tied_graphs import SHAPES, baked_request, shared_request
 
 from tiedexport.audit import audit
 from tiedexport.checkpoint import save_checkpoint
+from tiedexport.engine_options import EngineOptions
 from tiedexport.engines import EngineRequest, builder_for
 from tiedexport.export import build
 
@@ -50,7 +51,10 @@ def test_a_baked_plan_beside_its_graph_has_one_copy_at_the_offset_told(tmp_path:
 
 @needs_rtx
 def test_a_plan_for_batch_one_stores_the_transpose_as_well(tmp_path: Path) -> None:
-    plan = built(tmp_path / "one.engine", baked_request(tmp_path, profile=(1, 1, 1)))
+    plan = built(
+        tmp_path / "one.engine",
+        baked_request(tmp_path, options=EngineOptions(profiles=((1, 1, 1),))),
+    )
     row = plan_row(plan, tmp_path / "autoencoder.onnx")
     assert row.status == "copies"
     (tie,) = [tie for tie in row.ties if len(tie.copies) > 1]

@@ -22,6 +22,7 @@ from tied_graphs import (
 )
 
 from tiedexport import engines, trt
+from tiedexport.engine_options import EngineOptions
 from tiedexport.engines import EngineRequest, builder_for
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.manifest import Binding
@@ -201,7 +202,7 @@ def test_a_graph_file_that_is_missing_is_named(tmp_path):
 @pytest.mark.parametrize("profile", [(8, 1, 256), (1, 8)])
 def test_an_impossible_profile_is_refused(profile):
     with pytest.raises(RuntimeFailedError):
-        build(shared_request(profile=profile))
+        build(shared_request(options=EngineOptions(profiles=(profile,))))
 
 
 @needs_rtx

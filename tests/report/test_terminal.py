@@ -142,7 +142,6 @@ def test_a_manifest_is_shown_with_stages_ties_files_and_engines(tmp_path):
         package_version="1.7.1",
         compute_capabilities=(89,),
         weights="shared",
-        profile=(1, 8, 256),
         bindings=(Binding("image", "input", handmade.FP32, (-1, 6, 6)),),
         graph_sha256="0" * 64,
     )

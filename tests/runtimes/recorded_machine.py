@@ -11,6 +11,7 @@ from recording_gpu import RecordingGpu, Tensor
 
 from tiedexport import trt
 from tiedexport.bundle import MANIFEST, file_sha256, open_bundle
+from tiedexport.engine_options import EngineOptions
 from tiedexport.manifest import Binding, FileRecord, PlanRecord, encode_manifest
 from tiedexport.results import Availability
 from tiedexport.runtimes import tensorrt as runner
@@ -44,7 +45,7 @@ def plan_of(stage, weights, **changes) -> PlanRecord:
         package_version=VERSION,
         compute_capabilities=(80, 89),
         weights="shared" if weights else "baked",
-        profile=PROFILE,
+        options=EngineOptions(profiles=(PROFILE,)),
         bindings=tuple(bindings),
         graph_sha256="0" * 64,
     )
@@ -83,4 +84,4 @@ def recorded_machine(monkeypatch, package="tensorrt_rtx") -> RecordingGpu:
 def give_plans(gpu, bundle) -> None:
     for plan in bundle.manifest.plans:
         tensors = [Tensor(b.name, b.role, b.dtype, b.shape) for b in plan.bindings]
-        gpu.plans[plan.stage.encode()] = recording_gpu.Engine(gpu, tensors, plan.profile)
+        gpu.plans[plan.stage.encode()] = recording_gpu.Engine(gpu, tensors, plan.profiles[0])

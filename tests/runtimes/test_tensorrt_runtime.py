@@ -14,6 +14,7 @@ from recorded_machine import FP16, bundle_with_plans, give_plans, recorded_machi
 
 from tiedexport.bundle import open_bundle
 from tiedexport.device import DeviceWeights
+from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import RuntimeFailedError, UsageError
 from tiedexport.session import open_session
 
@@ -70,7 +71,9 @@ def test_recorded_run_gives_results_that_later_calls_leave_alone(gpu, bundle):
 
 
 def test_recorded_batches_below_the_profile_are_filled_up(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "model.tied", profile=(4, 8, 16))
+    bundle = bundle_with_plans(
+        tmp_path / "model.tied", options=EngineOptions(profiles=((4, 8, 16),))
+    )
     give_plans(gpu, bundle)
     x = images(2)
     with session_on(bundle) as session:

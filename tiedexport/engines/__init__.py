@@ -9,21 +9,23 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tiedexport.manifest import Binding
     from tiedexport.results import Availability
     from tiedexport.spec import Precision, StageSpec
 
-Weights = Literal["shared", "baked"]
+Weights = Literal["shared", "baked", "one-plan"]
 Progress = Callable[[str, int, int], None]
 """Called with a phase of the build, how many of its steps are done, and how many it has."""
 
@@ -33,13 +35,19 @@ class EngineRequest:
     """One engine to build.
 
     Attributes:
-        stage: the part of the model that the graph computes.
+        stage: the part of the model that the graph computes. For "one-plan" it has the layers of
+            the encoder, then those of the decoder; its inputs are theirs, the decoder's under the
+            name `spec.CODE_IN`, and its outputs are theirs.
         precision: the type that its matrix products and convolutions must have.
+        kept: weight → the type that its products must have instead.
         target: which devices to build for, as the user wrote it: "rtx:sm89", "tensorrt".
         graph: a serialised ONNX graph, or the path of one with its external data beside it.
-        weights: "shared" makes every weight an input binding; "baked" stores it in the plan.
+        weights: "shared" makes every weight an input binding; "baked" stores it in the plan;
+            "one-plan" stores it in one plan whose halves encode and decode independently, the idle
+            one with an empty batch.
         weight_names: every parameter of the model; those that the graph takes become weights.
-        profile: smallest, typical and largest batch.
+        options: what else the builder is told.
+        timing_cache: a file of measured kernels that the build reads and adds to.
     """
 
     stage: StageSpec
@@ -48,7 +56,9 @@ class EngineRequest:
     graph: Path | bytes
     weights: Weights = "shared"
     weight_names: tuple[str, ...] = ()
-    profile: tuple[int, int, int] = (1, 8, 256)
+    options: EngineOptions = field(default_factory=EngineOptions)
+    kept: Mapping[str, Precision] = field(default_factory=dict)
+    timing_cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class Engine:
         package, package_version: the builder, which must also be the runtime.
         compute_capabilities: the devices that may run it, 8.9 as 89.
         bindings: inputs, weights, then outputs; a batch axis is -1.
+        layers: the parsed network, a line a layer: kind, name, types.
+        notes: what the user should know of how it was built, a line each.
     """
 
     plan: bytes
@@ -67,6 +79,8 @@ class Engine:
     package_version: str
     compute_capabilities: tuple[int, ...]
     bindings: tuple[Binding, ...]
+    layers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class EngineBuilder(Protocol):

@@ -88,7 +88,8 @@ class _Builder:
         # A TF32 product keeps 10 bits of its operands: that is not fp32.
         config.clear_flag(module.BuilderFlag.TF32)
         self.configure(handle, config, request.target)
-        config.add_optimization_profile(_profile(builder, bindings, request.profile))
+        for batches in request.options.profiles:
+            config.add_optimization_profile(_profile(builder, bindings, batches))
         monitor = None if progress is None else trt.progress_monitor(module, progress)
         if monitor is not None:
             config.progress_monitor = monitor

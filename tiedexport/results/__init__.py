@@ -67,6 +67,7 @@ class Comparison(Struct, frozen=True):
     A runtime that cannot run here at all is one row without stage and precision.
 
     Attributes:
+        layer: the ONNX value that was compared; empty for the stage's output.
         absolute_error, relative_error: the worst over all outputs (relative where |golden| > 0).
         worst_index: where the error in units of its bound is largest.
         error_in_bounds: the largest |error| / bound; above 1 is a failure.
@@ -91,6 +92,7 @@ class Comparison(Struct, frozen=True):
     inf_count: int = 0
     cosine: float | None = None
     psnr_db: float | None = None
+    layer: str = ""
 
 
 class Quality(Struct, frozen=True):
@@ -117,7 +119,10 @@ class Reconstruction(Struct, frozen=True):
 
 
 class VerifyResult(Struct, frozen=True):
-    """All rows of `verify`, and the runtimes that were required but did not run."""
+    """All rows of `verify`, and the runtimes that were required but did not run.
+
+    `layers` are rows for the output of every layer, in order, where those were asked for.
+    """
 
     bundle: str
     comparisons: tuple[Comparison, ...]
@@ -126,6 +131,7 @@ class VerifyResult(Struct, frozen=True):
     environment: Environment
     seconds: float
     missing: tuple[str, ...] = ()
+    layers: tuple[Comparison, ...] = ()
     schema: int = RESULT_SCHEMA
 
     @property
@@ -195,7 +201,8 @@ class BenchResult(Struct, frozen=True):
 class EngineOutcome(Struct, frozen=True):
     """One engine that a build was asked for, or tried by itself.
 
-    A target that this machine cannot build for is one row without stage and precision.
+    A target that this machine cannot build for is one row without stage and precision. `reused`:
+    nothing that determines the plan had changed since it was built.
     """
 
     target: str
@@ -206,6 +213,8 @@ class EngineOutcome(Struct, frozen=True):
     file: str = ""
     size_bytes: int = 0
     seconds: float = 0.0
+    reused: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class BuildResult(Struct, frozen=True):

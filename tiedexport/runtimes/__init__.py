@@ -68,6 +68,7 @@ class Runtime(Protocol):
         rank: `auto` takes the available runtime of the lowest rank.
         slow: an evaluator for judging, not for deploying: timed only if asked for by name.
         packs: whether "packed" memory is laid out otherwise than "shared".
+        remark: what must be said beside each of its results: that it simulates another, say.
         precisions: what it computes in, best first.
         accumulation: precision → the type that its sums are assumed to be kept in.
     """
@@ -76,6 +77,7 @@ class Runtime(Protocol):
     rank: int
     slow: bool
     packs: bool
+    remark: str
     precisions: tuple[Precision, ...]
     accumulation: dict[Precision, Precision]
 
@@ -96,6 +98,16 @@ class Runtime(Protocol):
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> Backend:
         """Get ready to run every stage.
+
+        Raises:
+            RuntimeFailedError: the library refused, in its own words.
+        """
+        ...
+
+    def layers(
+        self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
+    ) -> dict[str, np.ndarray] | str:
+        """The output of every layer of a stage by `Layer.output`, or why it cannot be seen here.
 
         Raises:
             RuntimeFailedError: the library refused, in its own words.

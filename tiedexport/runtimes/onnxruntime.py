@@ -42,6 +42,7 @@ class _OnnxRuntime:
     """A provider: `options` are its own for each precision, best first."""
 
     slow, packs = False, True
+    remark = ""
 
     def __init__(
         self,
@@ -98,6 +99,11 @@ class _OnnxRuntime:
             raise MissingRuntimeError(f"{self.name} cannot run", got=reason, hint=remedy)
         provider = self._provider, self._options[precision]
         return _OnnxRuntimeBackend(bundle, precision, options, provider)
+
+    def layers(
+        self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
+    ) -> dict[str, np.ndarray] | str:
+        return f"{self.name} does not show its layers"
 
 
 class _OnnxRuntimeBackend:

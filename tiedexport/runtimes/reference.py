@@ -30,6 +30,7 @@ class _Reference:
     name = "reference"
     rank = 90
     slow, packs = True, False
+    remark = ""
     precisions = (Precision.FP32, Precision.FP16, Precision.BF16)
     # `_widened` sees to that.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
@@ -54,6 +55,11 @@ class _Reference:
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _ReferenceBackend:
         return _ReferenceBackend(bundle, precision)
+
+    def layers(
+        self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
+    ) -> dict[str, np.ndarray] | str:
+        return f"{self.name} does not show its layers"
 
 
 class _ReferenceBackend:

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 class _TensorRT:
     slow, packs = False, False
+    remark = ""
     precisions = (Precision.FP16, Precision.BF16, Precision.FP32)
 
     def __init__(self, name: str, rank: int) -> None:
@@ -70,6 +71,11 @@ class _TensorRT:
                 hint=availability.remedy or "tiedexport doctor",
             )
         return _Backend(Gpu(trt.load(self.name)), bundle, precision, plans)
+
+    def layers(
+        self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
+    ) -> dict[str, np.ndarray] | str:
+        return "an engine computes several layers in one kernel; tensorrt_network shows them"
 
     def _fitting_plans(self, bundle: Bundle, precision: Precision) -> dict[str, PlanRecord] | str:
         """For each stage a plan that this device and package can run, or why there is none."""
@@ -131,7 +137,7 @@ class _Backend:
                 for stage, plan in plans.items():
                     serialised = (bundle.path / plan.file).read_bytes()
                     self._engines[stage] = Engine(gpu, plan, serialised, weights)
-                    self._running[stage] = Execution(self._engines[stage], plan.profile[2])
+                    self._running[stage] = Execution(self._engines[stage], plan.profiles[0][2])
         except BaseException:
             self.close()
             raise
@@ -148,7 +154,7 @@ class _Backend:
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         engine = self._engines[stage.name]
-        largest = engine.plan.profile[2]
+        largest = engine.plan.profiles[0][2]
         if not 1 <= len(x) <= largest:
             _log.warning(
                 "%s runs a batch of %d without a CUDA graph: its profile ends at %d",

@@ -36,6 +36,7 @@ _TILE_BYTES = 2 << 20
 
 class _Torch:
     slow, packs = False, False
+    remark = ""
     # oneDNN and MKL sum half-precision products in float32; `_float32_sums` makes CUDA do so.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
 
@@ -78,6 +79,11 @@ class _Torch:
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _TorchBackend:
         return _TorchBackend(bundle, precision, self._device, options)
+
+    def layers(
+        self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
+    ) -> dict[str, np.ndarray] | str:
+        return f"{self.name} does not show its layers"
 
 
 def _torch_finds_cuda() -> bool:
