@@ -126,7 +126,7 @@ def test_tied_convolutions_take_their_kernel_as_an_input(precision):
 @pytest.mark.parametrize("asked", [Precision.FP32, Precision.BF16])
 def test_a_graph_in_another_type_than_asked_for_is_not_built(asked):
     request = shared_request(precision=Precision.FP16)
-    with pytest.raises(RuntimeFailedError, match=f"computes fp16 → fp16, asked for {asked}"):
+    with pytest.raises(RuntimeFailedError, match=f"computes fp16, fp16 → fp16, asked for {asked}"):
         build(EngineRequest(**(vars(request) | {"precision": asked})))
 
 

@@ -2,7 +2,7 @@
 
 TensorRT-RTX builds for compute capabilities that are asked for and needs no GPU; TensorRT times
 its kernels on the GPU present. Networks are strongly typed: the graph alone decides what is
-computed in which type, and `_check_products` holds the parsed network to what was asked for.
+computed in which type, and `network.products` holds the parsed network to what was asked for.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tiedexport import trt
+from tiedexport import network, trt
 from tiedexport.engines import Engine
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.manifest import Binding
+from tiedexport.network import products
 from tiedexport.results import Availability
-from tiedexport.spec import WEIGHTED_OPS, Precision
+from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,38 +68,32 @@ class _Builder:
             )
         handle = trt.load(self.name)
         with _translated(handle, request):
-            plan, bindings = self._plan(handle, request, progress)
+            plan, bindings, layers = self._plan(handle, request, progress)
         capabilities = self.compute_capabilities(request.target)
-        return Engine(plan, self.name, handle.version, capabilities, bindings)
+        return Engine(plan, self.name, handle.version, capabilities, bindings, layers)
 
     def _plan(
         self, handle: trt.Handle, request: EngineRequest, progress: Progress | None
-    ) -> tuple[bytes, tuple[Binding, ...]]:
+    ) -> tuple[bytes, tuple[Binding, ...], tuple[str, ...]]:
         module = handle.module
-        builder = module.Builder(handle.logger)
-        # Required by TensorRT 10; TensorRT 11 and TensorRT-RTX know no other networks.
-        strongly_typed = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = builder.create_network(strongly_typed)
-        # The network refers to weights that the parser holds: both live until the build is done.
-        parser = module.OnnxParser(network, handle.logger)
-        _parse(parser, request)
-        _check_products(handle, network, request)
-        bindings = _bindings(handle, network, request)
-        config = builder.create_builder_config()
+        parsed = network.parse(handle, request.graph)
+        products.check(parsed, request.stage.layers, request.precision, request.kept)
+        bindings = _bindings(parsed, request)
+        config = parsed.builder.create_builder_config()
         # A TF32 product keeps 10 bits of its operands: that is not fp32.
         config.clear_flag(module.BuilderFlag.TF32)
         self.configure(handle, config, request.target)
         for batches in request.options.profiles:
-            config.add_optimization_profile(_profile(builder, bindings, batches))
+            config.add_optimization_profile(_profile(parsed.builder, bindings, batches))
         monitor = None if progress is None else trt.progress_monitor(module, progress)
         if monitor is not None:
             config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
+        plan = parsed.builder.build_serialized_network(parsed.network, config)
         if monitor is not None and monitor.raised is not None:
             raise monitor.raised
         if plan is None:
             raise RuntimeError("the builder returned no plan")
-        return bytes(plan), bindings
+        return bytes(plan), bindings, network.layer_list(parsed)
 
 
 class TensorRTRTXBuilder(_Builder):
@@ -190,60 +185,28 @@ class TensorRTBuilder(_Builder):
         return Availability(False, reason=driver.reason, remedy=remedy)
 
 
-def _parse(parser: Any, request: EngineRequest) -> None:
-    if isinstance(request.graph, bytes):
-        parsed = parser.parse(request.graph)
-    else:
-        parsed = parser.parse_from_file(str(request.graph))
-    if parsed:
-        return
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    raise RuntimeError(
-        "; ".join(
-            f"{error.desc()} (node {error.node_name() or error.node()}, {error.node_operator()})"
-            for error in errors
-        )
-    )
-
-
-def _check_products(handle: trt.Handle, network: Any, request: EngineRequest) -> None:
-    """Every matrix product and convolution of the parsed network is in the type asked for."""
-    kinds = handle.module.LayerType
-    products = (kinds.MATRIX_MULTIPLY, kinds.CONVOLUTION, kinds.DECONVOLUTION)
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    layers = [layer for layer in layers if layer.type in products]
-    for layer in layers:
-        found = [handle.precision(t.dtype) for t in (layer.get_input(0), layer.get_output(0))]
-        if found != [request.precision] * 2:
-            raise RuntimeError(
-                f"layer {layer.name} computes {found[0]} → {found[1]}, "
-                f"asked for {request.precision}"
-            )
-    expected = sum(layer.op in WEIGHTED_OPS for layer in request.stage.layers)
-    if len(layers) < expected:
-        raise RuntimeError(f"{len(layers)} products in the network, {expected} in the stage")
-
-
-def _bindings(handle: trt.Handle, network: Any, request: EngineRequest) -> tuple[Binding, ...]:
+def _bindings(parsed: network.Parsed, request: EngineRequest) -> tuple[Binding, ...]:
     """Inputs and weights, then outputs, as the network declares them."""
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    tensors = (*parsed.inputs, *parsed.outputs)
     roles = {spec.name: "input" for spec in request.stage.inputs}
     roles |= {spec.name: "output" for spec in request.stage.outputs}
     needed = set(roles)
     if request.weights == "shared":
         roles |= dict.fromkeys(request.weight_names, "weight")
         needed |= {n for layer in request.stage.layers for n in (layer.weight, layer.bias) if n}
-    names = {tensor.name for tensor in (*inputs, *outputs)}
+    names = {tensor.name for tensor in tensors}
     if missing := needed - names:
         raise RuntimeError(f"the network does not take or give {', '.join(sorted(missing))}")
     if unknown := names - roles.keys():
         raise RuntimeError(f"the network has undeclared {', '.join(sorted(unknown))}")
     return tuple(
         Binding(
-            tensor.name, roles[tensor.name], handle.precision(tensor.dtype), tuple(tensor.shape)
+            tensor.name,
+            roles[tensor.name],
+            parsed.handle.precision(tensor.dtype),
+            tuple(tensor.shape),
         )
-        for tensor in (*inputs, *outputs)
+        for tensor in tensors
     )
 
 
