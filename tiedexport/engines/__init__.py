@@ -106,6 +106,13 @@ class EngineBuilder(Protocol):
         """Whether this machine can build for a target; if not, why and how to go on."""
         ...
 
+    def fingerprint(self, target: str) -> tuple[str, ...]:
+        """Package, version and devices: with an equal request, they make a plan that serves as well.
+
+        Asked for only where the target is available.
+        """
+        ...
+
     def refusal(self, request: EngineRequest) -> str | None:
         """Why the target, though available, cannot have this engine; or None."""
         ...

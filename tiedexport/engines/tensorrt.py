@@ -45,6 +45,11 @@ class _Builder:
         """Whether this machine can build for a target; if not, why and how to go on."""
         return trt.availability(self.name)
 
+    def fingerprint(self, target: str) -> tuple[str, ...]:
+        """Package, version and compute capabilities."""
+        capabilities = self.compute_capabilities(target)
+        return self.name, trt.load(self.name).version, *map(str, capabilities)
+
     def refusal(self, request: EngineRequest) -> str | None:
         """Why the target, though available, cannot have this engine; or None."""
         oldest = min(self.compute_capabilities(request.target))
@@ -175,6 +180,11 @@ class TensorRTBuilder(_Builder):
         """That of the device present."""
         device = trt.device()
         return () if device is None else (device.compute_capability,)
+
+    def fingerprint(self, target: str) -> tuple[str, ...]:
+        """The device's name too: kernels are timed on it."""
+        device = trt.device()
+        return *super().fingerprint(target), "" if device is None else device.name
 
     def availability(self, target: str) -> Availability:
         """Whether the package, a driver and a device are here."""
