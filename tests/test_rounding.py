@@ -16,8 +16,15 @@ from simulated_roundings import (
     tied_stack,
 )
 
-from tiedexport import rounding
-from tiedexport.rounding import LAMBDA, PROBE_QUANTILE, PROBES, Bounded, forward, forward_bound
+from tiedexport.rounding import (
+    LAMBDA,
+    PROBE_QUANTILE,
+    PROBES,
+    Bounded,
+    errors,
+    forward,
+    forward_bound,
+)
 from tiedexport.spec import ACTIVATIONS, Layer, Precision
 
 FP32, FP16, BF16 = Precision
@@ -124,9 +131,7 @@ def test_the_bound_covers_one_sign_sums_that_begin_to_stagnate(monkeypatch):
     x = rng.random((8, 4096))
     output = simulate(model, x, FP16, FP16)
     assert worst(output, bounded(model, x, FP16, accumulation=FP16)) <= 1
-    monkeypatch.setattr(
-        rounding._Errors, "known", lambda errors: np.abs(errors.rounded - errors.golden)
-    )
+    monkeypatch.setattr(errors.Errors, "known", lambda self: np.abs(self.rounded - self.golden))
     assert worst(output, bounded(model, x, FP16, accumulation=FP16)) > 1  # without the drift
 
 
@@ -170,7 +175,7 @@ def test_only_the_probes_cover_errors_that_many_units_share(monkeypatch):
         output = simulate(model, x, FP16)
         probed.append(worst(output, bounded(model, x, FP16)))
         with monkeypatch.context() as patch:
-            patch.setattr(rounding, "PROBE_QUANTILE", 0.0)
+            patch.setattr(errors, "PROBE_QUANTILE", 0.0)
             squared_weights.append(worst(output, bounded(model, x, FP16)))
     assert max(probed) <= 1
     assert max(squared_weights) > 1

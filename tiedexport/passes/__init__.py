@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tiedexport import copies
@@ -16,6 +16,7 @@ from tiedexport.errors import TieBrokenError
 from tiedexport.stored import in_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import onnx_ir as ir
@@ -41,6 +42,7 @@ class Plan:
         inputs, outputs: names of the values that bound the stage.
         precision: the type to compute in; `io_dtype` the type of the stage's inputs and outputs.
         weights: the safetensors file of that precision, which all graphs share.
+        kept: weight → the type that its layers compute in instead of `precision`.
     """
 
     ties: tuple[Tie, ...]
@@ -49,6 +51,7 @@ class Plan:
     precision: Precision
     io_dtype: Precision
     weights: Path
+    kept: Mapping[str, Precision] = field(default_factory=dict)
 
 
 def run(model: ir.Model, names: tuple[str, ...], plan: Plan) -> ir.Model:
