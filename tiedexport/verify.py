@@ -146,6 +146,7 @@ class _Judge:
                 precision=precision,
                 accumulation=accumulation,
                 io=manifest.io_dtype,
+                kept=manifest.kept.get(precision, {}),
             )
         except ValueError as error:
             raise BundleError(
