@@ -18,7 +18,7 @@ from tests.odd_models import (
     tied_twice_stored,
     written,
 )
-from tiedexport.onnx_files.wire import framed
+from tiedexport.protobuf import framed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

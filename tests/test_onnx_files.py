@@ -19,7 +19,7 @@ from tests.stranger_models import OTHER, STRANGERS, TRANSPOSE, WEIGHT
 from tiedexport import memory
 from tiedexport.errors import GraphError
 from tiedexport.onnx_files import load, stored_tensors, to_proto
-from tiedexport.onnx_files.wire import BYTES, framed, tag, varint
+from tiedexport.protobuf import BYTES, framed, tag, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

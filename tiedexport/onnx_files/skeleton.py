@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from tiedexport.errors import GraphError
-from tiedexport.onnx_files.wire import BYTES, VARINT, Field, WireFile, entry, framed, tag, varint
+from tiedexport.onnx_files.wire import Field, WireFile
+from tiedexport.protobuf import BYTES, VARINT, entry, framed, tag, varint
 
 if TYPE_CHECKING:
     from tiedexport.onnx_files.external import DataFolder

@@ -1,21 +1,16 @@
-"""Protobuf's wire format: fields found and stepped over without reading what they hold.
-
-A message is a row of fields, each a number, a wire type and a payload; nested messages, strings and
-packed arrays have their length in front.
-"""
+"""Protobuf's wire format: fields found and stepped over without reading what they hold."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from tiedexport.errors import GraphError
+from tiedexport.protobuf import BYTES, FIXED32, FIXED64, VARINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from mmap import mmap
     from pathlib import Path
-
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class Field(NamedTuple):
@@ -87,27 +82,3 @@ class WireFile:
             expected="a protobuf field",
             hint="export or download the file again",
         )
-
-
-def varint(value: int) -> bytes:
-    """A number, seven bits a byte, the lowest first."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def tag(number: int, wire: int) -> bytes:
-    """What stands in front of a field."""
-    return varint(number << 3 | wire)
-
-
-def framed(number: int, payload: bytes) -> bytes:
-    """A field that holds bytes, text or a message."""
-    return tag(number, BYTES) + varint(len(payload)) + payload
-
-
-def entry(number: int, key: str, value: str) -> bytes:
-    """A StringStringEntryProto."""
-    return framed(number, framed(1, key.encode()) + framed(2, value.encode()))

@@ -16,6 +16,7 @@ import numpy as np
 from tiedexport import trt
 from tiedexport.environment import installed_version
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
+from tiedexport.protobuf import with_outputs
 from tiedexport.results import Availability
 from tiedexport.runtimes import Options
 from tiedexport.spec import Precision
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _CPU, _TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _SMALLEST_FOLDED_BYTES = 1024
 
 RELU_MODEL = (
@@ -94,16 +96,31 @@ class _OnnxRuntime:
         return None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _OnnxRuntimeBackend:
+        return _OnnxRuntimeBackend(bundle, precision, options, self._started(precision))
+
+    def _started(self, precision: Precision) -> tuple[str, dict[str, str]]:
+        """The provider, which was seen to start, and its options."""
         if self._provider != _CPU and (trouble := _trouble(self._provider)):
             reason, remedy = _explained(trouble)
             raise MissingRuntimeError(f"{self.name} cannot run", got=reason, hint=remedy)
-        provider = self._provider, self._options[precision]
-        return _OnnxRuntimeBackend(bundle, precision, options, provider)
+        return self._provider, self._options[precision]
 
     def layers(
         self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
     ) -> dict[str, np.ndarray] | str:
-        return f"{self.name} does not show its layers"
+        """As the protocol says; a value that is asked for is not fused away as it might be."""
+        if Precision.BF16 in {precision, *bundle.manifest.kept.get(precision, {}).values()}:
+            return "ONNX Runtime hands out no bf16 values"
+        graph = bundle.graph(stage.name, precision)
+        options = session_options(Options())
+        options.add_session_config_entry(_DATA_FOLDER, str(graph.parent))
+        names = [layer.output for layer in stage.layers]
+        model = with_outputs(graph.read_bytes(), set(names) - {stage.outputs[0].name})
+        session = _inference(model, options, self._started(precision), stage.name)
+        try:
+            return dict(zip(names, session.run(names, {stage.inputs[0].name: x}), strict=True))
+        except Exception as error:
+            raise _failed(stage.name, error) from error
 
 
 class _OnnxRuntimeBackend:

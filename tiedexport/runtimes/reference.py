@@ -59,7 +59,9 @@ class _Reference:
     def layers(
         self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
     ) -> dict[str, np.ndarray] | str:
-        return f"{self.name} does not show its layers"
+        names = [layer.output for layer in stage.layers]
+        values = _ReferenceBackend(bundle, precision).values(stage, x, names)
+        return dict(zip(names, values, strict=True))
 
 
 class _ReferenceBackend:
@@ -70,18 +72,24 @@ class _ReferenceBackend:
         self._lock = threading.Lock()
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        with self._lock:
-            try:
-                result = self._evaluator(stage.name).run(None, {stage.inputs[0].name: x})[0]
-            except Exception as error:
-                raise RuntimeFailedError(
-                    "onnx's reference evaluator failed", where=stage.name, got=str(error)
-                ) from error
+        (result,) = self.values(stage, x, [stage.outputs[0].name])
         result = np.ascontiguousarray(result, dtype=stage.outputs[0].dtype.dtype)
         if out is None:
             return result
         np.copyto(out, result)
         return out
+
+    def values(self, stage: StageSpec, x: np.ndarray, names: list[str]) -> list[np.ndarray]:
+        """The values of those names in the graph of a stage."""
+        with self._lock:
+            try:
+                evaluator = self._evaluator(stage.name)
+                found: list[np.ndarray] = evaluator.run(names, {stage.inputs[0].name: x})
+            except Exception as error:
+                raise RuntimeFailedError(
+                    "onnx's reference evaluator failed", where=stage.name, got=str(error)
+                ) from error
+        return found
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         return bind_by_running(self, stage, x, out)
