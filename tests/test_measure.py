@@ -157,10 +157,10 @@ def test_at_least_the_iterations_and_the_duration_are_timed_and_no_call_is_dropp
     call_s, duration_s, iterations
 ):
     log: list[tuple[str, int]] = []
-    row = measure._Row("r", handmade.FP32, contender=Scripted("r", call_s, log))
-    budget = measure._Budget(0.0, duration_s, iterations, (50, 99), 1)
+    row = measure.Row("r", handmade.FP32, contender=Scripted("r", call_s, log))
+    budget = measure.Budget(0.0, duration_s, iterations, (50, 99), 1)
     task = Task(100, lambda done, note: None, float("inf"))
-    (latency,) = measure._heat([row], "autoencoder", 4, budget, task)
+    (latency,) = measure.heat([row], "autoencoder", 4, budget, task)
     calls = sum(calls for _, calls in log)
     assert latency.iterations == calls >= iterations
     assert latency.mean_s * calls >= duration_s * (1 - 1e-9)

@@ -78,7 +78,7 @@ def bench(
         UsageError: an argument is out of range or names nothing that exists.
     """
     started = time.perf_counter()
-    budget = _Budget(warmup_ms / 1e3, duration_s, iterations, tuple(percentile), threads)
+    budget = Budget(warmup_ms / 1e3, duration_s, iterations, tuple(percentile), threads)
     budget.check()
     if not batch or min(batch) < 1:
         raise UsageError("batch sizes must be positive", got=list(batch))
@@ -98,7 +98,7 @@ def bench(
         with progress.task("bench", len(heats) * _PERCENT) as task:
             for index, (name, size) in enumerate(heats):
                 task.advance(index * _PERCENT - task.done, note=f"{name}, batch {size}")
-                latencies += _heat(rows, name, size, budget, task)
+                latencies += heat(rows, name, size, budget, task)
             task.advance(task.total - task.done)
     finally:
         for row in rows:
@@ -114,7 +114,9 @@ def bench(
 
 
 @dataclass(frozen=True)
-class _Budget:
+class Budget:
+    """How long to measure, and what to report of it; `warmup_s` and `duration_s` as in `bench`."""
+
     warmup_s: float
     duration_s: float
     iterations: int
@@ -147,8 +149,12 @@ class _Budget:
 
 
 @dataclass
-class _Row:
-    """What runs in which way; `contender` where it can run, else `status` and `reason`."""
+class Row:
+    """What runs in which way; `contender` where it can run, else `status` and `reason`.
+
+    Attributes:
+        samples_ns, spent_ns, calls_a_turn, running: of the present heat.
+    """
 
     runtime: str
     precision: Precision
@@ -165,7 +171,7 @@ class _Row:
         """Take no more part in this heat."""
         self.status, self.reason, self.running = "failed", str(error), False
 
-    def take_turn(self, budget: _Budget) -> None:
+    def take_turn(self, budget: Budget) -> None:
         """Time one turn, and leave once there are enough calls over enough seconds."""
         assert self.contender is not None
         try:
@@ -179,7 +185,7 @@ class _Row:
         self.running = self.spent_ns < budget.duration_s * 1e9 or calls < budget.iterations
 
 
-def _rows(bundle: Bundle, wanted: Sequence[str], memory: str) -> Iterator[_Row]:
+def _rows(bundle: Bundle, wanted: Sequence[str], memory: str) -> Iterator[Row]:
     chosen = [runtime_named(name) for name in wanted] or list(all_runtimes().values())
     for row in chosen:
         found = row.availability()
@@ -192,10 +198,10 @@ def _rows(bundle: Bundle, wanted: Sequence[str], memory: str) -> Iterator[_Row]:
             else:
                 _, reason = choose_precision(row, bundle, precision)
             for mode in modes:
-                yield _Row(row.name, precision, reason, mode)
+                yield Row(row.name, precision, reason, mode)
 
 
-def _open(rows: list[_Row], bundle: Bundle, threads: int) -> None:
+def _open(rows: list[Row], bundle: Bundle, threads: int) -> None:
     for row in rows:
         if row.reason:
             continue
@@ -209,10 +215,16 @@ def _open(rows: list[_Row], bundle: Bundle, threads: int) -> None:
             row.fail(error)
 
 
-def _heat(
-    rows: list[_Row], stage: str, batch: int, budget: _Budget, task: Task
-) -> Iterator[Latency]:
-    """Measure all contenders at one stage and batch size, then tell of every row."""
+def heat(rows: list[Row], stage: str, batch: int, budget: Budget, task: Task) -> Iterator[Latency]:
+    """Measure all contenders at one stage and batch size, then tell of every row.
+
+    Args:
+        rows: who takes part; a contender that fails is out of this heat only.
+        stage: handed to `Contender.prepare`, as is `batch`.
+        batch: how many rows a call has.
+        budget: how long.
+        task: advances by up to a hundred.
+    """
     racing = [row for row in rows if row.contender is not None]
     _line_up(racing, stage, batch, budget)
     turn, heat_starts = 0, task.done
@@ -228,7 +240,7 @@ def _heat(
         yield _latency(row, stage, batch, budget)
 
 
-def _line_up(racing: list[_Row], stage: str, batch: int, budget: _Budget) -> None:
+def _line_up(racing: list[Row], stage: str, batch: int, budget: Budget) -> None:
     """Warm up, and give all turns of one length: the slowest call, but ten turns at least."""
     call_s = {}
     for row in racing:
@@ -246,7 +258,8 @@ def _line_up(racing: list[_Row], stage: str, batch: int, budget: _Budget) -> Non
         row.calls_a_turn = math.ceil(turn_s / max(call_s.get(id(row), turn_s), 1e-9))
 
 
-def _latency(row: _Row, stage: str, batch: int, budget: _Budget) -> Latency:
+def _latency(row: Row, stage: str, batch: int, budget: Budget) -> Latency:
+    remark = runtime_named(row.runtime).remark
     if row.status != "passed":
         return Latency(
             row.runtime,
@@ -257,6 +270,7 @@ def _latency(row: _Row, stage: str, batch: int, budget: _Budget) -> Latency:
             row.status,
             row.reason,
             memory=row.memory,
+            remark=remark,
         )
     seconds = np.concatenate(row.samples_ns) / 1e9
     return Latency(
@@ -274,4 +288,5 @@ def _latency(row: _Row, stage: str, batch: int, budget: _Budget) -> Latency:
         percentiles_s={f"p{p:g}": float(np.percentile(seconds, p)) for p in budget.percentile},
         throughput_per_s=float(batch * len(seconds) / seconds.sum()),
         memory=row.memory,
+        remark=remark,
     )
