@@ -75,6 +75,8 @@ class Comparison(Struct, frozen=True):
         accumulation: the type that sums were assumed to be kept in.
         cosine: cosine of the angle between output and golden output.
         psnr_db: peak signal-to-noise ratio in dB.
+        remark: what must be said beside it whatever its status: that it simulates another runtime,
+            or that it comes from a file.
     """
 
     runtime: str
@@ -93,6 +95,7 @@ class Comparison(Struct, frozen=True):
     cosine: float | None = None
     psnr_db: float | None = None
     layer: str = ""
+    remark: str = ""
 
 
 class Quality(Struct, frozen=True):
@@ -104,6 +107,7 @@ class Quality(Struct, frozen=True):
     reason: str = ""
     test_rmse: float | None = None
     samples: int = 0
+    remark: str = ""
 
 
 class Reconstruction(Struct, frozen=True):
@@ -116,12 +120,14 @@ class Reconstruction(Struct, frozen=True):
     precision: Precision
     shape: tuple[int, ...]
     pixels: bytes
+    remark: str = ""
 
 
 class VerifyResult(Struct, frozen=True):
     """All rows of `verify`, and the runtimes that were required but did not run.
 
-    `layers` are rows for the output of every layer, in order, where those were asked for.
+    `layers` are rows for the output of every layer, in order, where those were asked for; `strays`
+    are those of them that leave their bound first, in each runtime, precision and stage.
     """
 
     bundle: str
@@ -132,6 +138,7 @@ class VerifyResult(Struct, frozen=True):
     seconds: float
     missing: tuple[str, ...] = ()
     layers: tuple[Comparison, ...] = ()
+    strays: tuple[Comparison, ...] = ()
     schema: int = RESULT_SCHEMA
 
     @property
@@ -142,8 +149,8 @@ class VerifyResult(Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether anything that ran failed."""
-        statuses = [row.status for row in self.comparisons] + [q.status for q in self.quality]
-        return "failed" in statuses
+        rows = (*self.comparisons, *self.layers, *self.quality)
+        return any(row.status == "failed" for row in rows)
 
     @property
     def passed(self) -> bool:
@@ -172,6 +179,7 @@ class Latency(Struct, frozen=True):
     percentiles_s: dict[str, float] = field(default_factory=dict)
     throughput_per_s: float | None = None
     memory: Literal["shared", "packed"] = "shared"
+    remark: str = ""
 
 
 class BenchResult(Struct, frozen=True):
