@@ -153,6 +153,7 @@ class Row:
     """What runs in which way; `contender` where it can run, else `status` and `reason`.
 
     Attributes:
+        remark: what must be said beside its figures.
         samples_ns, spent_ns, calls_a_turn, running: of the present heat.
     """
 
@@ -160,6 +161,7 @@ class Row:
     precision: Precision
     reason: str = ""
     memory: Memory = "shared"
+    remark: str = ""
     status: Status = "not run"
     contender: Contender | None = None
     samples_ns: list[np.ndarray] = field(default_factory=list)
@@ -198,7 +200,7 @@ def _rows(bundle: Bundle, wanted: Sequence[str], memory: str) -> Iterator[Row]:
             else:
                 _, reason = choose_precision(row, bundle, precision)
             for mode in modes:
-                yield Row(row.name, precision, reason, mode)
+                yield Row(row.name, precision, reason, mode, row.remark)
 
 
 def _open(rows: list[Row], bundle: Bundle, threads: int) -> None:
@@ -259,7 +261,6 @@ def _line_up(racing: list[Row], stage: str, batch: int, budget: Budget) -> None:
 
 
 def _latency(row: Row, stage: str, batch: int, budget: Budget) -> Latency:
-    remark = runtime_named(row.runtime).remark
     if row.status != "passed":
         return Latency(
             row.runtime,
@@ -270,7 +271,7 @@ def _latency(row: Row, stage: str, batch: int, budget: Budget) -> Latency:
             row.status,
             row.reason,
             memory=row.memory,
-            remark=remark,
+            remark=row.remark,
         )
     seconds = np.concatenate(row.samples_ns) / 1e9
     return Latency(
@@ -288,5 +289,5 @@ def _latency(row: Row, stage: str, batch: int, budget: Budget) -> Latency:
         percentiles_s={f"p{p:g}": float(np.percentile(seconds, p)) for p in budget.percentile},
         throughput_per_s=float(batch * len(seconds) / seconds.sum()),
         memory=row.memory,
-        remark=remark,
+        remark=row.remark,
     )
