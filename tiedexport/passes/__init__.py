@@ -1,7 +1,8 @@
 """Graph passes over onnx_ir, and the pipelines that order them.
 
 Every file in this package is one pass: a function `apply(model, plan)` that returns the model it
-made. After each pass the ties are asserted, and an error names the pass that broke one.
+made; `halves`, which makes one graph of two, is called by `join_halves`. After each pass the ties
+are asserted, and an error names the pass that broke one.
 """
 
 from __future__ import annotations
@@ -64,6 +65,20 @@ def run(model: ir.Model, names: tuple[str, ...], plan: Plan) -> ir.Model:
     for name in names:
         model = importlib.import_module(f"{__name__}.{name}").apply(model, plan)
         assert_tied(model, plan.ties, after=name)
+    return model
+
+
+def join_halves(encoder: ir.Model, decoder: ir.Model, ties: tuple[Tie, ...]) -> ir.Model:
+    """The graphs of two stages as one, for an engine that holds their weights once.
+
+    Raises:
+        TieBrokenError: it does not hold each tied weight exactly once.
+        GraphError: the graphs do not fit together.
+    """
+    from tiedexport.passes import halves
+
+    model = halves.join(encoder, decoder)
+    assert_tied(model, ties, after="halves")
     return model
 
 
