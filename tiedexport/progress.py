@@ -18,7 +18,7 @@ class Task:
     """One task of a `Progress`: count what is done, and show it when it is time to."""
 
     def __init__(
-        self, total: int, show: Callable[[int, str], None], interval_s: float, done: int = 0
+        self, total: int, show: Callable[[float, str], None], interval_s: float, done: float = 0
     ) -> None:
         self.total = total
         self.done = done
@@ -34,7 +34,11 @@ class Task:
             n: how many.
             note: figures that stand behind the bar from now on; None leaves them.
         """
-        self.done += n
+        self.reach(self.done + n, note=note)
+
+    def reach(self, done: float, *, note: str | None = None) -> None:
+        """Say how much is done by now, part of a step included; `note` as for `advance`."""
+        self.done = done
         if note is not None:
             self.note = note
         now_s = time.monotonic()
@@ -92,13 +96,13 @@ class Progress:
     def _lines(self, description: str, total: int, done: int) -> Iterator[Task]:
         started_s = time.monotonic()
 
-        def show(now_done: int, note: str) -> None:
+        def show(now_done: float, note: str) -> None:
             elapsed_s = time.monotonic() - started_s
             left = f"{elapsed_s:.1f} s" if now_done >= total else ""
             if done < now_done < total:
                 left_s = elapsed_s * (total - now_done) / (now_done - done)
                 left = f"{left_s:.0f} s left"
-            parts = (f"{description}: {now_done}/{total}", note, left)
+            parts = (f"{description}: {int(now_done)}/{total}", note, left)
             self._write(", ".join(part for part in parts if part))
 
         task = Task(total, show, LINE_INTERVAL_S, done)
@@ -124,7 +128,7 @@ class Progress:
         with bar:
             shown = bar.add_task(description, total=total, completed=done, note="")
 
-            def show(now_done: int, note: str) -> None:
+            def show(now_done: float, note: str) -> None:
                 bar.update(shown, completed=now_done, note=note)
 
             task = Task(total, show, BAR_INTERVAL_S, done)
