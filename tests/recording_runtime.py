@@ -26,7 +26,7 @@ FP32, FP16, _ = Precision
 class Recording:
     """A runtime that writes down what it is asked, and answers with zeros."""
 
-    rank, slow, packs = 0, False, True
+    rank, slow, packs, remark = 0, False, True, ""
     accumulation = dict.fromkeys(Precision, FP32)
 
     def __init__(
