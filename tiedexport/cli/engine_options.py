@@ -148,7 +148,11 @@ def _elements(occurrences: tuple[Shapes, ...]) -> Shapes:
     return elements
 
 
-_SHAPE: dict[str, Any] = {"multiple": True, "metavar": "input:1x784", "callback": _converter(_shapes)}
+_SHAPE: dict[str, Any] = {
+    "multiple": True,
+    "metavar": "input:1x784",
+    "callback": _converter(_shapes),
+}
 _LEVELS = click.IntRange(OPTIMIZATION_LEVELS.start, OPTIMIZATION_LEVELS[-1])
 _OPTIONS = (
     click.option("--minShapes", "min_shapes", help="Build with a profile with the min shapes "
