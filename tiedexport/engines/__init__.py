@@ -107,7 +107,7 @@ class EngineBuilder(Protocol):
         ...
 
     def fingerprint(self, target: str) -> tuple[str, ...]:
-        """Package, version and devices: with an equal request, they make a plan that serves as well.
+        """Package, version, devices: where these and the request are equal, so is what a plan does.
 
         Asked for only where the target is available.
         """
