@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_PREFERENCE = ("shared", "one-plan", "baked")
+"""Fewest copies of a weight on the device first."""
+
+_AMPERE = 80
+
 
 class _TensorRT:
     slow, packs = False, False
@@ -47,9 +52,11 @@ class _TensorRT:
             return trt.availability(self.name)
         if find_spec("cuda") is None or find_spec("cuda.core") is None:
             return Availability(
-                False, reason="cuda-core is not installed", remedy=trt.REMEDIES[self.name]
+                False,
+                reason="cuda-core is not installed, through which plans reach the device",
+                remedy=trt.REMEDIES[self.name],
             )
-        driver = trt.driver()
+        driver = trt.driver_for(self.name)
         return trt.availability(self.name) if driver.available else driver
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
@@ -87,7 +94,9 @@ class _TensorRT:
             plans = [
                 plan
                 for plan in bundle.manifest.plans
-                if (plan.package, plan.stage, plan.precision) == (self.name, stage.name, precision)
+                if (plan.package, plan.precision) == (self.name, precision)
+                and plan.weights in _PREFERENCE
+                and (plan.stage == stage.name or plan.weights == "one-plan")
             ]
             if not plans:
                 return (
@@ -98,30 +107,36 @@ class _TensorRT:
             if (reason := self._misfit(plans, device)) is not None:
                 return reason
             current = [plan for plan in plans if self._misfit([plan], device) is None]
-            chosen[stage.name] = min(current, key=lambda plan: plan.weights != "shared")
+            chosen[stage.name] = min(current, key=lambda plan: _PREFERENCE.index(plan.weights))
         return chosen
 
     def _misfit(self, plans: list[PlanRecord], device: trt.Device) -> str | None:
         """Why none of these plans runs here; or None."""
         again = f"tiedexport build model.pt --target {_target(self.name, device)}"
-        fitting = [p for p in plans if device.compute_capability in p.compute_capabilities]
+        fitting = [plan for plan in plans if _serves(plan, device)]
         if not fitting:
             built = sorted({number for plan in plans for number in plan.compute_capabilities})
             names = ", ".join(f"sm{number}" for number in built)
             here = f"{device.name} is sm{device.compute_capability}"
             return f"the plans are for {names}, {here}: {again}"
         version, versions = trt.load(self.name).version, {p.package_version for p in fitting}
-        if version not in versions:
-            wanted, package = max(versions), self.name.replace("_", "-")
+        fitting = [plan for plan in fitting if _readable(plan, version)]
+        if not fitting:
+            wanted, package = max(versions, key=_numbers), self.name.replace("_", "-")
             return (
                 f"the plans need {package} {wanted}, here is {version}: "
                 f"pip install {package}=={wanted}, or {again}"
+            )
+        if all(plan.options.strip_weights for plan in fitting):
+            return (
+                "the plans were built with --stripWeights and hold no weights, and sessions do not "
+                f"refit plans: without that option, {again}; --weights shared makes small plans too"
             )
         return None
 
 
 class _Backend:
-    """Engines of every stage; one execution a stage for `run`, and one for each `bind`."""
+    """Engines of every plan; one execution a stage for `run`, and one for each `bind`."""
 
     def __init__(
         self, gpu: Gpu, bundle: Bundle, precision: Precision, plans: dict[str, PlanRecord]
@@ -134,37 +149,40 @@ class _Backend:
             with gpu.translated(bundle.path):
                 shared = any(plan.weights == "shared" for plan in plans.values())
                 weights = _upload(gpu, bundle, precision) if shared else None
+                loaded: dict[str, Engine] = {}  # a plan of two halves serves every stage
                 for stage, plan in plans.items():
-                    serialised = (bundle.path / plan.file).read_bytes()
-                    self._engines[stage] = Engine(gpu, plan, serialised, weights)
-                    self._running[stage] = Execution(self._engines[stage], plan.profiles[0][2])
+                    if plan.file not in loaded:
+                        loaded[plan.file] = _load(gpu, bundle, plan, weights)
+                    self._engines[stage] = loaded[plan.file]
+                    self._running[stage] = Execution(
+                        loaded[plan.file], bundle.manifest.stage(stage)
+                    )
         except BaseException:
             self.close()
             raise
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        execution = self._running[stage.name]
+        execution, largest = self._running[stage.name], self._engines[stage.name].largest
         if out is None:
             spec = stage.outputs[0]
             out = np.empty((len(x), *spec.element_shape), spec.dtype.dtype)
-        for begin in range(0, len(x), execution.capacity):
-            rows = slice(begin, begin + execution.capacity)
+        for begin in range(0, len(x), largest):
+            rows = slice(begin, begin + largest)
             execution(x[rows], out[rows])
         return out
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         engine = self._engines[stage.name]
-        largest = engine.plan.profiles[0][2]
-        if not 1 <= len(x) <= largest:
+        if len(x) > engine.largest:
             _log.warning(
-                "%s runs a batch of %d without a CUDA graph: its profile ends at %d",
+                "%s runs a batch of %d without a CUDA graph: its largest profile ends at %d",
                 engine.plan.file,
                 len(x),
-                largest,
+                engine.largest,
             )
             return bind_by_running(self, stage, x, out)
         with self._gpu.translated(engine.plan.file):
-            execution = Execution(engine, len(x), specialise=True)
+            execution = Execution(engine, stage, rows=len(x))
         self._bound.add(execution)
         execution.capture(len(x))
         return lambda: execution(x, out)
@@ -180,6 +198,33 @@ class _Backend:
 def _upload(gpu: Gpu, bundle: Bundle, precision: Precision) -> DeviceWeights:
     sha256 = bundle.manifest.files[bundle.manifest.weights[precision]].sha256
     return DeviceWeights.of(gpu, bundle.weights_path(precision), sha256, bundle.weights(precision))
+
+
+def _load(gpu: Gpu, bundle: Bundle, plan: PlanRecord, weights: DeviceWeights | None) -> Engine:
+    if plan.options.weight_streaming:
+        # How little memory is worth how much time is the user's to say, and no option asks yet.
+        _log.warning("%s could stream its weights; TensorRT's own budget is kept", plan.file)
+    serialised = (bundle.path / plan.file).read_bytes()
+    return Engine(gpu, plan, serialised, weights if plan.weights == "shared" else None)
+
+
+def _serves(plan: PlanRecord, device: trt.Device) -> bool:
+    """Whether a plan was built for devices of this kind."""
+    number = device.compute_capability
+    if plan.options.hardware_compatibility == "ampere+" and number >= _AMPERE:
+        return True
+    return number in plan.compute_capabilities
+
+
+def _readable(plan: PlanRecord, version: str) -> bool:
+    """Whether a package of this version reads a plan: its own, or one made to last its major."""
+    built, here = _numbers(plan.package_version), _numbers(version)
+    lasting = plan.options.version_compatible and built[:1] == here[:1] and built <= here
+    return plan.package_version == version or lasting
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def _target(package: str, device: trt.Device) -> str:

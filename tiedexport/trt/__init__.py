@@ -7,25 +7,39 @@ lean runtime hands out an invalid pointer.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
-import threading
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property, wraps
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.results import Availability
 from tiedexport.spec import Precision
+from tiedexport.trt.cuda import Device, device, driver, driver_for
+from tiedexport.trt.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = [
+    "OLDEST",
+    "REMEDIES",
+    "Device",
+    "Handle",
+    "availability",
+    "device",
+    "driver",
+    "driver_for",
+    "load",
+    "once",
+    "progress_monitor",
+]
 
 OLDEST = {"tensorrt": (10, 12), "tensorrt_rtx": (1, 7)}
 """Package → the oldest version whose networks are strongly typed as we ask for it."""
@@ -36,21 +50,7 @@ REMEDIES = {
 }
 
 _DATA_TYPES = {"HALF": Precision.FP16, "BF16": Precision.BF16, "FLOAT": Precision.FP32}
-_LIBCUDA = "libcuda.so.1"
-_MAJOR_ATTRIBUTE, _MINOR_ATTRIBUTE = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-_NO_DRIVER_REMEDY = "install the NVIDIA display driver on a machine with an NVIDIA GPU"
-
-
-def once(function: Callable[P, R]) -> Callable[P, R]:
-    """`functools.cache`, with one thread computing while the others wait for its value."""
-    cached, lock = cache(function), threading.RLock()
-
-    @wraps(function)
-    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-        with lock:
-            return cached(*args, **kwargs)  # type: ignore[arg-type]
-
-    return locked
+_LIBRARY = re.compile(r"lib[\w+-]+\.so(\.\d+)*")
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,6 @@ class Handle:
         raise RuntimeError(f"a tensor of the unexpected type {dtype}")
 
 
-@dataclass(frozen=True)
-class Device:
-    """The first GPU that the driver shows; compute capability 8.9 is 89."""
-
-    name: str
-    compute_capability: int
-
-
 def availability(package: str) -> Availability:
     """Whether a package can be imported and is new enough."""
     try:
@@ -114,17 +106,25 @@ def load(package: str) -> Handle:
     Raises:
         MissingRuntimeError: it is not installed, does not load, or is too old.
     """
-    remedy = REMEDIES[package]
     if find_spec(package) is None:
+        bindings = f"{package}_bindings"
         raise MissingRuntimeError(
-            f"{package} is missing", got="no such Python package", hint=remedy
+            f"{package} is missing",
+            got="no such Python package"
+            if find_spec(bindings) is None
+            else f"{bindings} alone, without {package} and its libraries",
+            hint=REMEDIES[package],
         )
     try:
         module = importlib.import_module(package)
-    except (ImportError, OSError, RuntimeError) as error:
-        raise MissingRuntimeError(f"{package} does not load", got=error, hint=remedy) from error
-    version = str(module.__version__)
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST[package]:
+        version = str(module.__version__)
+    except Exception as error:  # whatever the package's own code comes upon
+        raise MissingRuntimeError(
+            f"{package} does not load",
+            got=str(error) or type(error).__name__,
+            hint=_remedy(package, str(error)),
+        ) from error
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST[package]:
         oldest = ".".join(map(str, OLDEST[package]))
         raise MissingRuntimeError(
             f"{package} is too old",
@@ -135,11 +135,30 @@ def load(package: str) -> Handle:
     return Handle(module, package, version, _logger(module, package))
 
 
+def _remedy(package: str, error: str) -> str:
+    """What to install for an import that failed: the library that it did not find, if any."""
+    library = _LIBRARY.search(error)
+    if library is None:
+        return REMEDIES[package]
+    if cudart := re.match(r"libcudart\.so\.(\d+)", library[0]):
+        major = int(cudart[1])
+        # From CUDA 13 on, NVIDIA's wheels have no such suffix.
+        return "pip install " + (
+            f"nvidia-cuda-runtime-cu{major}" if major < 13 else f"'nvidia-cuda-runtime=={major}.*'"
+        )
+    name = package.replace("_", "-")
+    try:
+        return f"pip install --force-reinstall {name}=={installed_version(name)}"
+    except PackageNotFoundError:
+        return REMEDIES[package]
+
+
 def progress_monitor(module: Any, progress: Callable[[str, int, int], None]) -> Any:
     """An IProgressMonitor that calls `progress(phase, steps done, steps)`.
 
-    What `progress` raises cancels the build and is kept as `raised`: it must not unwind through
-    the library.
+    Phases are nested, and one can come several times; each begins with no step done. The first one
+    holds all the others: it alone never goes back. What `progress` raises cancels the build and is
+    kept as `raised`: it must not unwind through the library.
     """
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
@@ -150,28 +169,22 @@ def progress_monitor(module: Any, progress: Callable[[str, int, int], None]) -> 
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.phases[phase] = steps
+            self.report(phase, 0, steps)
 
         def step_complete(self, phase: str, step: int) -> bool:
+            self.report(phase, step + 1, self.phases.get(phase, step + 1))
+            return self.raised is None
+
+        def report(self, phase: str, done: int, steps: int) -> None:
             try:
-                progress(phase, step + 1, self.phases.get(phase, step + 1))
+                progress(phase, done, steps)
             except BaseException as error:
                 self.raised = error
-            return self.raised is None
 
         def phase_finish(self, phase: str) -> None:
             self.phases.pop(phase, None)
 
     return Monitor()
-
-
-def driver() -> Availability:
-    """Whether there is a CUDA driver with at least one device."""
-    return _probe()[0]
-
-
-def device() -> Device | None:
-    """The first device, or None where `driver` says that there is none."""
-    return _probe()[1]
 
 
 def _logger(module: Any, package: str) -> Any:
@@ -202,41 +215,3 @@ def _logger(module: Any, package: str) -> Any:
             log.log(level, "%s", message)
 
     return Logger()
-
-
-@once
-def _probe() -> tuple[Availability, Device | None]:
-    """Ask the driver: it must load, initialise, and show a device."""
-    try:
-        cuda = ctypes.CDLL(_LIBCUDA)
-    except OSError as error:
-        return _unavailable(f"no CUDA driver ({error})"), None
-    if (code := cuda.cuInit(0)) != 0:
-        return _unavailable(f"the CUDA driver does not start ({_words(cuda, code)})"), None
-    count, version = ctypes.c_int(), ctypes.c_int()
-    code = cuda.cuDeviceGetCount(ctypes.byref(count))
-    if code != 0 or count.value < 1:
-        return _unavailable("the CUDA driver shows no device"), None
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    number = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Availability(True, f"CUDA {number}"), _first_device(cuda)
-
-
-def _first_device(cuda: ctypes.CDLL) -> Device:
-    name = ctypes.create_string_buffer(256)
-    handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    cuda.cuDeviceGet(ctypes.byref(handle), 0)
-    cuda.cuDeviceGetName(name, len(name), handle)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR_ATTRIBUTE, handle)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR_ATTRIBUTE, handle)
-    return Device(name.value.decode("utf-8", "replace"), 10 * major.value + minor.value)
-
-
-def _words(cuda: ctypes.CDLL, code: int) -> str:
-    words = ctypes.c_char_p()
-    cuda.cuGetErrorString(code, ctypes.byref(words))
-    return f"error {code}: {(words.value or b'unknown').decode()}"
-
-
-def _unavailable(reason: str) -> Availability:
-    return Availability(False, reason=reason, remedy=_NO_DRIVER_REMEDY)
