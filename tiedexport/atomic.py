@@ -56,6 +56,25 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def link(source: Path, target: Path) -> None:
+    """Let `target` name the file `source` too, or a copy where the file system cannot.
+
+    Missing parents are made. What `target` named before is left as it is: it may have other names.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):
+        return
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with _naming(target):
+            shutil.copyfile(source, target)
+
+
 @contextlib.contextmanager
 def replacing_directory(target: Path) -> Iterator[Path]:
     """A directory to fill, beside `target`, whose place it takes when the block ends well.
@@ -73,10 +92,10 @@ def replacing_directory(target: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_naming(target))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent):  # until its own lock shows that the staging one is in use
+        with locked(target.parent):  # until its own lock shows that the staging one is in use
             _tidy(target)
             staging.mkdir()
-            stack.enter_context(_locked(staging))
+            stack.enter_context(locked(staging))
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
         readable_by = staging.stat().st_mode & 0o666  # what the umask left of everyone
@@ -84,7 +103,7 @@ def replacing_directory(target: Path) -> Iterator[Path]:
             if path.is_file():
                 path.chmod(readable_by)  # safetensors, for one, lets nobody but the writer read
             _sync(path)
-        with _locked(target.parent):
+        with locked(target.parent):
             _take_place(staging, target)
         _sync(target.parent)
 
@@ -124,7 +143,7 @@ def _tidy(target: Path) -> None:
     for path in list(target.parent.iterdir()):
         if not ours.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             continue
-        with _locked(path, wait=False) as held:
+        with locked(path, wait=False) as held:
             if held and path.suffix == _ASIDE and not target.exists():
                 path.rename(target)
             elif held:
@@ -132,8 +151,12 @@ def _tidy(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a directory's lock, which ends with the process; whether it could be had."""
+def locked(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a directory's lock, which ends with the process; yields whether it could be had.
+
+    Raises:
+        OSError: there is no such directory.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

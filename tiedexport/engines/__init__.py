@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 Weights = Literal["shared", "baked", "one-plan"]
 Progress = Callable[[str, int, int], None]
-"""Called with a phase of the build, how many of its steps are done, and how many it has."""
+"""Called with a phase of the build, how many of its steps are done, and how many it has.
+
+Phases are nested and can come again; the first one holds all the others and never goes back.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Engine:
         package, package_version: the builder, which must also be the runtime.
         compute_capabilities: the devices that may run it, 8.9 as 89.
         bindings: inputs, weights, then outputs; a batch axis is -1.
+        options: those that it was really built with, which can differ from those asked for.
         layers: the parsed network, a line a layer: kind, name, types.
         notes: what the user should know of how it was built, a line each.
     """
@@ -79,6 +83,7 @@ class Engine:
     package_version: str
     compute_capabilities: tuple[int, ...]
     bindings: tuple[Binding, ...]
+    options: EngineOptions = field(default_factory=EngineOptions)
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -7,21 +7,30 @@ computed in which type, and `network.products` holds the parsed network to what 
 
 from __future__ import annotations
 
+import ctypes
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tiedexport import network, trt
+from tiedexport.engine_options import contradiction, effective
 from tiedexport.engines import Engine
-from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
-from tiedexport.manifest import Binding
+from tiedexport.errors import (
+    MissingRuntimeError,
+    RuntimeFailedError,
+    TiedExportError,
+    UsageError,
+)
 from tiedexport.network import products
+from tiedexport.network.bindings import bindings_of
+from tiedexport.network.config import configure, timing_cache
 from tiedexport.results import Availability
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tiedexport.engine_options import EngineOptions
     from tiedexport.engines import EngineBuilder, EngineRequest, Progress
 
 _RTX_TARGET = re.compile(r"rtx(:sm\d{2,3}(\+sm\d{2,3})*)?")
@@ -38,8 +47,16 @@ class _Builder:
         """The devices that a target stands for."""
         raise NotImplementedError
 
-    def configure(self, handle: trt.Handle, config: Any, target: str) -> None:
+    def prepare(self, handle: trt.Handle, config: Any, request: EngineRequest) -> None:
         """Tell the builder's configuration what only this package knows."""
+
+    def unsupported(self, request: EngineRequest) -> str | None:
+        """Which option this package cannot follow here, and what to do; or None."""
+        return None
+
+    def notes(self, options: EngineOptions) -> tuple[str, ...]:
+        """What to tell the user of these options."""
+        return ()
 
     def availability(self, target: str) -> Availability:
         """Whether this machine can build for a target; if not, why and how to go on."""
@@ -52,10 +69,15 @@ class _Builder:
 
     def refusal(self, request: EngineRequest) -> str | None:
         """Why the target, though available, cannot have this engine; or None."""
+        reason = contradiction(request.options, request.weights) or self.unsupported(request)
         oldest = min(self.compute_capabilities(request.target))
-        if request.precision is Precision.BF16 and oldest < _AMPERE:
-            return f"sm{oldest} has no bf16; build fp16"
-        return None
+        if reason is None and oldest < _AMPERE:
+            return self.turing_refusal(f"sm{oldest}", _types(request))
+        return reason
+
+    def turing_refusal(self, device: str, types: set[Precision]) -> str | None:
+        """Which of these types a device before Ampere cannot compute in, or None."""
+        return f"{device} has no bf16; build fp16" if Precision.BF16 in types else None
 
     def build(self, request: EngineRequest, progress: Progress | None = None) -> Engine:
         """Build one engine, as `EngineBuilder.build` has it."""
@@ -72,33 +94,27 @@ class _Builder:
                 "the target cannot have this engine", where=_where(request), got=reason
             )
         handle = trt.load(self.name)
+        options, notes = effective(request.options, request.weights)
         with _translated(handle, request):
-            plan, bindings, layers = self._plan(handle, request, progress)
-        capabilities = self.compute_capabilities(request.target)
-        return Engine(plan, self.name, handle.version, capabilities, bindings, layers)
-
-    def _plan(
-        self, handle: trt.Handle, request: EngineRequest, progress: Progress | None
-    ) -> tuple[bytes, tuple[Binding, ...], tuple[str, ...]]:
-        module = handle.module
-        parsed = network.parse(handle, request.graph)
-        products.check(parsed, request.stage.layers, request.precision, request.kept)
-        bindings = _bindings(parsed, request)
-        config = parsed.builder.create_builder_config()
-        # A TF32 product keeps 10 bits of its operands: that is not fp32.
-        config.clear_flag(module.BuilderFlag.TF32)
-        self.configure(handle, config, request.target)
-        for batches in request.options.profiles:
-            config.add_optimization_profile(_profile(parsed.builder, bindings, batches))
-        monitor = None if progress is None else trt.progress_monitor(module, progress)
-        if monitor is not None:
-            config.progress_monitor = monitor
-        plan = parsed.builder.build_serialized_network(parsed.network, config)
-        if monitor is not None and monitor.raised is not None:
-            raise monitor.raised
-        if plan is None:
-            raise RuntimeError("the builder returned no plan")
-        return bytes(plan), bindings, network.layer_list(parsed)
+            parsed = network.parse(handle, request.graph)
+            products.check(parsed, request.stage.layers, request.precision, request.kept)
+            named = request.weight_names if request.weights == "shared" else None
+            bindings = bindings_of(parsed, request.stage, named)
+            config = parsed.builder.create_builder_config()
+            configure(parsed, config, options, bindings)
+            self.prepare(handle, config, request)
+            with timing_cache(config, request.timing_cache):
+                plan = network.build(parsed, config, progress)
+        return Engine(
+            plan=plan,
+            package=self.name,
+            package_version=handle.version,
+            compute_capabilities=self.compute_capabilities(request.target),
+            bindings=bindings,
+            options=options,
+            layers=network.layer_list(parsed),
+            notes=(*notes, *self.notes(options)),
+        )
 
 
 class TensorRTRTXBuilder(_Builder):
@@ -144,22 +160,53 @@ class TensorRTRTXBuilder(_Builder):
             remedy="on a machine with that GPU: tiedexport build model.pt --target tensorrt",
         )
 
-    def refusal(self, request: EngineRequest) -> str | None:
-        """Turing gets fp16 engines only."""
-        oldest = min(self.compute_capabilities(request.target))
-        if oldest < _AMPERE and request.precision is not Precision.FP16:
-            return f"TensorRT-RTX builds no {request.precision} engines for sm{oldest}; build fp16"
+    def unsupported(self, request: EngineRequest) -> str | None:
+        """TensorRT-RTX compiles its kernels where it runs; refitting it asks for the device."""
+        options = request.options
+        if request.timing_cache is not None:
+            return "TensorRT-RTX times no kernels when it builds; leave --timingCacheFile out"
+        if options.hardware_compatibility != "none":
+            return (
+                "TensorRT-RTX builds for the devices that the target names; "
+                "in the place of --hardwareCompatibilityLevel: --target rtx:sm86+sm89"
+            )
+        if options.version_compatible and not _loads(library := self.lean_library):
+            return f"--versionCompatible needs {library}, which is not here; leave it out"
+        if (options.refit or options.strip_weights) and not (driver := trt.driver()).available:
+            flag = "--stripWeights" if options.strip_weights else "--refit"
+            return (
+                f"TensorRT-RTX needs a GPU for {flag}: {driver.reason}; leave it out, "
+                "or exchange weights without a rebuild: --weights shared"
+            )
         return None
 
-    def configure(self, handle: trt.Handle, config: Any, target: str) -> None:
+    @property
+    def lean_library(self) -> str:
+        """The runtime that a version-compatible plan carries; the Python package has none."""
+        return f"libnvinfer_lean.so.{trt.load(self.name).version.partition('.')[0]}"
+
+    def turing_refusal(self, device: str, types: set[Precision]) -> str | None:
+        """Turing gets fp16 engines only."""
+        others = ", ".join(sorted(types - {Precision.FP16}))
+        return (
+            f"TensorRT-RTX builds no {others} engines for {device}; build fp16" if others else None
+        )
+
+    def notes(self, options: EngineOptions) -> tuple[str, ...]:
+        """What streaming costs."""
+        streaming = "weights stream: the plan allocates while it runs, so no CUDA graph records it"
+        return (streaming,) if options.weight_streaming else ()
+
+    def prepare(self, handle: trt.Handle, config: Any, request: EngineRequest) -> None:
         """Set the devices, and memory that is planned ahead: a CUDA graph cannot allocate."""
-        module, capabilities = handle.module, self.compute_capabilities(target)
+        module, capabilities = handle.module, self.compute_capabilities(request.target)
         config.num_compute_capabilities = len(capabilities)
         for index, number in enumerate(capabilities):
             capability = getattr(module.ComputeCapability, f"SM{number}")
             if not config.set_compute_capability(capability, index):
                 raise RuntimeError(f"compute capability sm{number} was refused")
-        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        if not request.options.weight_streaming:  # which must allocate
+            config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 class TensorRTBuilder(_Builder):
@@ -195,39 +242,18 @@ class TensorRTBuilder(_Builder):
         return Availability(False, reason=driver.reason, remedy=remedy)
 
 
-def _bindings(parsed: network.Parsed, request: EngineRequest) -> tuple[Binding, ...]:
-    """Inputs and weights, then outputs, as the network declares them."""
-    tensors = (*parsed.inputs, *parsed.outputs)
-    roles = {spec.name: "input" for spec in request.stage.inputs}
-    roles |= {spec.name: "output" for spec in request.stage.outputs}
-    needed = set(roles)
-    if request.weights == "shared":
-        roles |= dict.fromkeys(request.weight_names, "weight")
-        needed |= {n for layer in request.stage.layers for n in (layer.weight, layer.bias) if n}
-    names = {tensor.name for tensor in tensors}
-    if missing := needed - names:
-        raise RuntimeError(f"the network does not take or give {', '.join(sorted(missing))}")
-    if unknown := names - roles.keys():
-        raise RuntimeError(f"the network has undeclared {', '.join(sorted(unknown))}")
-    return tuple(
-        Binding(
-            tensor.name,
-            roles[tensor.name],
-            parsed.handle.precision(tensor.dtype),
-            tuple(tensor.shape),
-        )
-        for tensor in tensors
-    )
+def _types(request: EngineRequest) -> set[Precision]:
+    """Those that the products of the engine are computed in."""
+    weights = [layer.weight for layer in request.stage.layers if layer.weight is not None]
+    return {request.kept.get(weight, request.precision) for weight in weights}
 
 
-def _profile(builder: Any, bindings: tuple[Binding, ...], batches: tuple[int, int, int]) -> Any:
-    """Batch sizes for the data inputs; weights keep the one shape they have."""
-    profile = builder.create_optimization_profile()
-    for binding in bindings:
-        if binding.role == "input":
-            shapes = [(batch, *binding.shape[1:]) for batch in batches]
-            profile.set_shape(binding.name, *shapes)
-    return profile
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -236,14 +262,26 @@ def _translated(handle: trt.Handle, request: EngineRequest) -> Iterator[None]:
     with handle.errors() as logged:
         try:
             yield
+        except TiedExportError:  # some of which are ValueErrors
+            raise
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            baked = "try --weights baked, or another --precision for this target"
+            words = "; ".join(dict.fromkeys([str(error), *logged]))
             raise RuntimeFailedError(
                 f"{handle.package} {handle.version} cannot build this engine",
                 where=_where(request),
-                got="; ".join(dict.fromkeys([str(error), *logged])),
-                hint=baked if request.weights == "shared" else "try another --precision",
+                got=words,
+                hint=_next_step(words, request),
             ) from error
+
+
+def _next_step(words: str, request: EngineRequest) -> str:
+    if "workspace" in words:
+        return "give the builder more: --memPoolSize workspace:1024"
+    if "OutOfMemory" in words or "out of memory" in words:
+        return "try a smaller --maxShapes, or a machine with more memory"
+    if request.weights == "shared":
+        return "try --weights baked, or another --precision for this target"
+    return "try another --precision"
 
 
 def _where(request: EngineRequest) -> str:
