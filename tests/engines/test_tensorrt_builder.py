@@ -22,7 +22,6 @@ from tied_graphs import (
 )
 
 from tiedexport import engines, trt
-from tiedexport.engine_options import EngineOptions
 from tiedexport.engines import EngineRequest, builder_for
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.manifest import Binding
