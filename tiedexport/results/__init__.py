@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
+from tiedexport.results.precision import TieChoice
 from tiedexport.spec import Precision, TrainingRecord
 
 RESULT_SCHEMA = 1
@@ -230,6 +231,7 @@ class BuildResult(Struct, frozen=True):
 
     Attributes:
         notes: how the model was read, and what was assumed of it, a line each.
+        precision_choice: why each tie has its type, where the build chose.
     """
 
     bundle: str
@@ -241,6 +243,7 @@ class BuildResult(Struct, frozen=True):
     seconds: float
     engines_asked_for: bool = False
     notes: tuple[str, ...] = ()
+    precision_choice: tuple[TieChoice, ...] = ()
     schema: int = RESULT_SCHEMA
 
     @property

@@ -45,7 +45,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiedexport.rounding import ops
-from tiedexport.rounding.errors import LAMBDA, PROBE_QUANTILE, PROBES, Bounded, Errors
+from tiedexport.rounding.errors import (
+    EVALUATION_ROUNDINGS,
+    LAMBDA,
+    PROBE_QUANTILE,
+    PROBES,
+    Bounded,
+    Errors,
+)
 from tiedexport.spec import WEIGHTED_OPS, Layer, Precision
 
 if TYPE_CHECKING:
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
     from tiedexport.rounding.ops import Float64
 
 __all__ = [
+    "EVALUATION_ROUNDINGS",
     "LAMBDA",
     "PROBES",
     "PROBE_QUANTILE",

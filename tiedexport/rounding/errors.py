@@ -41,11 +41,14 @@ class Bounded:
         bound: float64 of the same shape, positive: |output - value| ≤ bound.
         overflow: which numbers may leave the range of their type, in words; empty if none. The
             bound presumes that they do not: an output that is not finite then has its reason here.
+        peak: the largest magnitude on the way to these numbers from those of the layer before:
+            theirs, and those of weights, biases and partial sums in any order.
     """
 
     value: Float64
     bound: Float64
     overflow: str = ""
+    peak: float = 0.0
 
 
 class Errors:
@@ -60,6 +63,7 @@ class Errors:
         self.probes = np.zeros((PROBES, *self.golden.shape))
         self.precision = precision
         self.overflow = ""
+        self._peak = 0.0
         self._random = np.random.default_rng(0)
         for kind in {io, precision}:
             self._check(self.golden, "the input", kind)
@@ -157,7 +161,9 @@ class Errors:
 
     def bounded(self) -> Bounded:
         """The present values, and what has been noted of the range so far."""
-        return Bounded(self.golden, self.bound(), self.overflow)
+        peak = max(self._peak, float(np.max(np.abs(self.golden), initial=0.0)))
+        self._peak = 0.0
+        return Bounded(self.golden, self.bound(), self.overflow, peak)
 
     def check_range(self, what: str, precision: Precision) -> None:
         """Note it if present values may exceed the largest number of `precision`."""
@@ -165,6 +171,7 @@ class Errors:
 
     def _check(self, magnitude: NDArray[Any], what: str, precision: Precision) -> None:
         peak = float(np.max(np.abs(magnitude), initial=0.0))
+        self._peak = max(self._peak, peak)
         if not self.overflow and peak > precision.largest:
             self.overflow = f"{what} may overflow {precision}: {peak:.3g} > {precision.largest:.3g}"
 

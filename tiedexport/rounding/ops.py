@@ -35,7 +35,7 @@ def mapped(
     weight = weights[str(layer.weight)]
     adjoint = layer.op == "conv_transpose" or layer.transposed
     parts: list[list[Float64]] = [[] for _ in operands]
-    for rows in _blocks(weight):
+    for rows in blocks(weight):
         for part, x, w in zip(parts, operands, matrices(np.asarray(weight[rows])), strict=True):
             if not adjoint:
                 part.append(_linear(layer, x, w))
@@ -46,7 +46,7 @@ def mapped(
     return tuple(np.concatenate(part, axis=1) for part in parts)
 
 
-def _blocks(weight: NDArray[Any]) -> Iterator[slice]:
+def blocks(weight: NDArray[Any]) -> Iterator[slice]:
     """Slices of rows of at most `BLOCK_BYTES` in float64, of one row at least."""
     step = max(1, BLOCK_BYTES // (8 * math.prod(weight.shape[1:])))
     return (slice(start, start + step) for start in range(0, len(weight), step))

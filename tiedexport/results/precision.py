@@ -1,0 +1,32 @@
+"""Why `build --precision auto` computes each tied weight in the type that it chose."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from tiedexport.spec import Precision
+
+
+class TieChoice(Struct, frozen=True):
+    """The type of one tie: of a weight, of every layer that uses it, and of their biases.
+
+    Attributes:
+        weights: names that cannot be of different types: one weight, or several that share a bias.
+        precision: the type chosen.
+        reason: why, in words and figures.
+        peak: the largest magnitude that its layers meet, partial sums and margin included.
+        underflow: share of its numbers, of those that are not zero, which fp16 would store as
+            subnormals or as zero.
+        errors: type → predicted error of the model's outputs if this tie alone had that type, as a
+            multiple of what is acceptable; not of types that it would overflow.
+    """
+
+    weights: tuple[str, ...]
+    precision: Precision
+    reason: str
+    peak: float
+    underflow: float
+    errors: dict[Precision, float]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.weights)}  {self.precision}: {self.reason}"
