@@ -81,10 +81,8 @@ class Evidence:
         if len(lowered) < 2 or (error := self._error(types)) <= 1:
             return tuple(ties)
         worst = max(lowered, key=lambda tie: tie.errors[tie.precision])
-        reason = (
-            f"error in {worst.precision} {worst.errors[worst.precision]:.2g} of what is acceptable, "
-            f"with those of other ties {error:.2g}"
-        )
+        alone = f"error in {worst.precision} {worst.errors[worst.precision]:.2g}"
+        reason = f"{alone} of what is acceptable, with those of other ties {error:.2g}"
         raised = structs.replace(worst, precision=_FP32, reason=reason)
         return self.acceptable_together([raised if tie is worst else tie for tie in ties])
 
