@@ -6,8 +6,7 @@ import sys
 
 import handmade
 import msgspec
-import recording_gpu
-from recording_gpu import RecordingGpu, Tensor
+from recording_tensorrt import Engine, RecordingTensorRT, Tensor
 
 from tiedexport import trt
 from tiedexport.bundle import MANIFEST, file_sha256, open_bundle
@@ -15,7 +14,7 @@ from tiedexport.engine_options import EngineOptions
 from tiedexport.manifest import Binding, FileRecord, PlanRecord, encode_manifest
 from tiedexport.results import Availability
 from tiedexport.runtimes import tensorrt as runner
-from tiedexport.spec import Precision
+from tiedexport.spec import CODE_IN, Precision
 
 FP16, FP32 = Precision.FP16, Precision.FP32
 VERSION, PROFILE = "1.7.1", (1, 8, 16)
@@ -32,10 +31,10 @@ class Logger:
             collector.append(message)
 
 
-def plan_of(stage, weights, **changes) -> PlanRecord:
+def plan_of(stage, stored, **changes) -> PlanRecord:
     data = [(spec, "input") for spec in stage.inputs] + [(spec, "output") for spec in stage.outputs]
     bindings = [Binding(s.name, role, s.dtype, (-1, *s.element_shape)) for s, role in data]
-    bindings += [Binding(n, "weight", FP16, array.shape) for n, array in weights.items()]
+    bindings += [Binding(n, "weight", FP16, array.shape) for n, array in stored.items()]
     record = PlanRecord(
         file=f"plans/rtx/{stage.name}.fp16.plan",
         stage=stage.name,
@@ -44,7 +43,7 @@ def plan_of(stage, weights, **changes) -> PlanRecord:
         package="tensorrt_rtx",
         package_version=VERSION,
         compute_capabilities=(80, 89),
-        weights="shared" if weights else "baked",
+        weights="shared" if stored else "baked",
         options=EngineOptions(profiles=(PROFILE,)),
         bindings=tuple(bindings),
         graph_sha256="0" * 64,
@@ -52,36 +51,66 @@ def plan_of(stage, weights, **changes) -> PlanRecord:
     return msgspec.structs.replace(record, **changes)
 
 
+def plan_of_halves(manifest, **changes) -> PlanRecord:
+    """One plan for all stages: the encoder's tensors, and the decoder's beside them."""
+    encoder, decoder = manifest.stage("encoder"), manifest.stage("decoder")
+    code_in = msgspec.structs.replace(decoder.inputs[0], name=CODE_IN)
+    both = msgspec.structs.replace(
+        manifest.stage("autoencoder"),
+        inputs=(*encoder.inputs, code_in),
+        outputs=(*encoder.outputs, *decoder.outputs),
+    )
+    own = {
+        "file": "plans/rtx/halves.fp16.plan",
+        "weights": "one-plan",
+        "options": EngineOptions(profiles=((0, *PROFILE[1:]),)),
+    }
+    return plan_of(both, {}, **(own | changes))
+
+
 def bundle_with_plans(path, *, weights="shared", **changes):
-    """`handmade.bundle` with a plan a stage; a plan's bytes are the name of its stage."""
+    """`handmade.bundle` with a plan a stage, or one; a plan's bytes are its name."""
     bundle = handmade.bundle(path)
+    if weights == "one-plan":
+        return with_plans(bundle, (plan_of_halves(bundle.manifest, **changes),))
     stored = bundle.weights(FP16) if weights == "shared" else {}
-    plans = tuple(plan_of(stage, stored, **changes) for stage in bundle.manifest.stages)
-    files = dict(bundle.manifest.files)
+    return with_plans(
+        bundle, tuple(plan_of(stage, stored, **changes) for stage in bundle.manifest.stages)
+    )
+
+
+def with_plans(bundle, plans):
+    path, files = bundle.path, dict(bundle.manifest.files)
     for plan in plans:
         file = path / plan.file
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(plan.stage.encode())
+        file.write_bytes(plan.file.encode())
         files[plan.file] = FileRecord(file.stat().st_size, file_sha256(file))
     manifest = msgspec.structs.replace(bundle.manifest, plans=plans, files=files)
     (path / MANIFEST).write_bytes(encode_manifest(manifest))
     return open_bundle(path)
 
 
-def recorded_machine(monkeypatch, package="tensorrt_rtx") -> RecordingGpu:
+def recorded_machine(monkeypatch, package="tensorrt_rtx") -> RecordingTensorRT:
     """A machine with an sm89 device, cuda-core and a package, as far as the runner can see."""
-    gpu = RecordingGpu(package)
+    gpu = RecordingTensorRT(package)
     gpu.logger = Logger()
     handle = trt.Handle(gpu.module, package, VERSION, gpu.logger)
+    there = Availability(True, "CUDA 13.0")
     monkeypatch.setattr(trt, "load", lambda name: handle)
-    monkeypatch.setattr(trt, "driver", lambda: Availability(True, "CUDA 13.0"))
+    monkeypatch.setattr(trt, "driver", lambda: there)
+    monkeypatch.setattr(trt, "driver_for", lambda name: there)
     monkeypatch.setattr(trt, "device", lambda: trt.Device("GeForce Test", 89))
     monkeypatch.setattr(runner, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "cuda.core", gpu.core)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", gpu.driver)
     return gpu
 
 
-def give_plans(gpu, bundle) -> None:
+def give_plans(gpu, bundle, **changes) -> None:
+    """Let the machine know what the bytes of every plan of a bundle stand for."""
     for plan in bundle.manifest.plans:
         tensors = [Tensor(b.name, b.role, b.dtype, b.shape) for b in plan.bindings]
-        gpu.plans[plan.stage.encode()] = recording_gpu.Engine(gpu, tensors, plan.profiles[0])
+        gpu.plans[plan.file.encode()] = Engine(gpu, tensors, plan.profiles, **changes)
+        if plan.options.version_compatible:
+            gpu.version_compatible.add(plan.file.encode())
