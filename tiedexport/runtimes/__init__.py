@@ -181,15 +181,17 @@ def choose_precision(
         return None, availability.reason
     stored = bundle.manifest.precisions
     choices = [wanted] if wanted else runtime.precisions
-    reason = f"the bundle holds {', '.join(stored)} only"
-    copying = []
+    copying, refusals = [], []
     for precision in choices:
         if precision not in stored:
             continue
         if (refusal := runtime.refusal(bundle, precision)) is not None:
-            reason = refusal
+            refusals.append(refusal)
         elif wanted is None and runtime.hidden_copies(bundle, precision) is not None:
             copying.append(precision)
         else:
             return precision, ""
-    return (copying[0], "") if copying else (None, reason)
+    if copying:
+        return copying[0], ""
+    # Of several, the one about the best precision tells most.
+    return None, refusals[0] if refusals else f"the bundle holds {', '.join(stored)} only"
