@@ -109,6 +109,26 @@ class Execution:
             self._stream.sync()
             out[...] = target.host[: len(x)]
 
+    def compute(self, stream: int) -> None:
+        """Enqueue the kernels of the last call once more, without copies: for measuring.
+
+        Args:
+            stream: the handle of the caller's; nobody may call this execution meanwhile.
+        """
+        assert self._ready is not None, "a call comes first"
+        for context in self._contexts[self._ready[0]]:
+            if not context.execute_async_v3(stream):
+                raise RuntimeError("the execution could not be enqueued")
+
+    def fetch(self, out: np.ndarray) -> None:
+        """Copy what `compute` left on the device, once that is done."""
+        with self._lock, self._gpu.translated(self._where):
+            self._gpu.make_current()
+            device, pinned = self._views[1]
+            pinned.copy_from(device, stream=self._stream)
+            self._stream.sync()
+            out[...] = self._ports[1].host[: len(out)]
+
     def capture(self, rows: int) -> None:
         """Record copies and kernels for this many rows as one CUDA graph; say so if that fails."""
         with self._lock, self._gpu.translated(self._where):
@@ -193,12 +213,9 @@ class Execution:
         self._ready = profile, rows
 
     def _enqueue(self) -> None:
-        assert self._ready is not None
         (source, pinned_source), (target, pinned_target) = self._views
         source.copy_from(pinned_source, stream=self._stream)
-        for context in self._contexts[self._ready[0]]:
-            if not context.execute_async_v3(int(self._stream.handle)):
-                raise RuntimeError("the execution could not be enqueued")
+        self.compute(int(self._stream.handle))
         pinned_target.copy_from(target, stream=self._stream)
 
     def _require_capturable(self) -> None:
