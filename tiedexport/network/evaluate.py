@@ -12,6 +12,7 @@ may also sum in fp16, which TensorRT does not exclude: nothing here simulates th
 from __future__ import annotations
 
 from collections import Counter
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,21 +47,40 @@ def evaluate(
     Raises:
         RuntimeFailedError: a layer that is not evaluated, or feeds that do not fit.
     """
+    nodes, unrounded = _in_order(parsed), _products_with_bias(parsed)
+    last_reader = {tensor.name: node for node in nodes for tensor in filter(None, node.inputs)}
     values = {tensor.name: _fed(tensor, feeds) for tensor in parsed.inputs}
-    last_use, unrounded = _last_uses(parsed), _products_with_bias(parsed)
     found = {name: values[name].copy() for name in wanted if name in values}
-    for place, node in enumerate(parsed.nodes):
+    for node in nodes:
         name, wide, dtype = _result(parsed, node, values)
         values[name] = wide if name in unrounded else _rounded(wide, dtype)
         if name in wanted:
             found[name] = np.array(_rounded(wide, dtype), order="C")
-        for done in last_use.get(place, ()):
-            values.pop(done, None)
+        for tensor in filter(None, node.inputs):
+            if last_reader[tensor.name] is node:
+                values.pop(tensor.name, None)
     if absent := set(wanted) - found.keys():
         raise RuntimeFailedError(
             "the parsed network has no such tensors", got=", ".join(sorted(absent))
         )
     return found
+
+
+def _in_order(parsed: Parsed) -> list[Node]:
+    """Every layer behind those whose results it reads; the parser adds some before them."""
+    makers: dict[str, Node] = {}
+    for node in parsed.nodes:
+        if node.kind not in OPERATIONS:
+            known = ", ".join(OPERATIONS)
+            raise _failed(node, "a kind of layer that is not evaluated", node.kind, known)
+        for tensor in node.outputs:
+            if makers.setdefault(tensor.name, node) is not node:
+                raise _failed(node, "two layers give one tensor", tensor.name)
+    reads = {
+        name: [tensor.name for tensor in filter(None, node.inputs)] for name, node in makers.items()
+    }
+    order = TopologicalSorter(reads).static_order()
+    return [makers[name] for name in order if name in makers]
 
 
 def _products_with_bias(parsed: Parsed) -> set[str]:
@@ -90,10 +110,6 @@ def _result(
     parsed: Parsed, node: Node, values: Mapping[str, Array]
 ) -> tuple[str, Array, np.dtype[Any]]:
     """The only output of a layer: its name, its value before rounding, its declared type."""
-    if node.kind not in OPERATIONS:
-        raise _failed(
-            node, "a kind of layer that is not evaluated", got=node.kind, expected=OPERATIONS
-        )
     (output,) = node.outputs
     operands = [None if tensor is None else values[tensor.name] for tensor in node.inputs]
     try:
@@ -101,20 +117,21 @@ def _result(
             wide = OPERATIONS[node.kind](node.layer, parsed.handle.module, operands)
         dtype = numpy_type(output.dtype)
     except (ValueError, IndexError, TypeError) as error:
-        raise _failed(node, "a layer that cannot be evaluated", got=error) from error
-    if output.name in values or not _fits(wide, output):
-        raise _failed(
-            node,
-            "a layer whose result is not what the parser declared",
-            got=f"{output.name} {list(wide.shape)}",
-            expected=f"a new tensor {list(output.shape)}",
-        )
+        raise _failed(node, "a layer that cannot be evaluated", error) from error
+    if not _fits(wide, output):
+        what = "a layer whose result has another shape than the parser declared"
+        raise _failed(node, what, list(wide.shape), list(output.shape))
     return output.name, wide, dtype
 
 
 def _fed(tensor: Any, feeds: Mapping[str, Array]) -> Array:
     array = feeds.get(tensor.name)
-    dtype = numpy_type(tensor.dtype)
+    try:
+        dtype = numpy_type(tensor.dtype)
+    except ValueError as error:
+        raise RuntimeFailedError(
+            "an input that is not evaluated", where=tensor.name, got=error
+        ) from error
     if array is None or array.dtype != dtype or not _fits(array, tensor):
         raise RuntimeFailedError(
             "an input of the network does not get what it declares",
@@ -133,21 +150,6 @@ def _fits(array: Array, tensor: Any) -> bool:
     return all(n in (-1, extent) for n, extent in zip(declared, array.shape, strict=True))
 
 
-def _last_uses(parsed: Parsed) -> dict[int, list[str]]:
-    """Place of a layer → the tensors that none behind it reads."""
-    last = {
-        tensor.name: place
-        for place, node in enumerate(parsed.nodes)
-        for tensor in (*node.outputs, *node.inputs)
-        if tensor is not None
-    }
-    uses: dict[int, list[str]] = {}
-    for name, place in last.items():
-        uses.setdefault(place, []).append(name)
-    return uses
-
-
-def _failed(node: Node, what: str, *, got: object, expected: object = None) -> RuntimeFailedError:
-    wanted = ", ".join(expected) if isinstance(expected, dict) else expected
+def _failed(node: Node, what: str, got: object, expected: object = None) -> RuntimeFailedError:
     where = f"layer {node.name} ({node.kind})"
-    return RuntimeFailedError(what, where=where, got=got, expected=wanted)
+    return RuntimeFailedError(what, where=where, got=got, expected=expected)

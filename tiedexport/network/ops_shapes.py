@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,10 +52,10 @@ def slice_(layer: Any, module: Any, operands: Sequence[Array | None]) -> Array:
         raise ValueError(f"slicing beyond bounds by {layer.mode.name} is not evaluated")
     if len(given) > 3:
         raise ValueError("slicing with a fill value or axes from an input is not evaluated")
-    settings = [layer.start, layer.shape, layer.stride]
-    for place, values in enumerate(given):
-        if values is not None:
-            settings[place] = values.tolist()
+    settings = [
+        getattr(layer, name) if values is None else values.tolist()  # unset, reading one is logged
+        for name, values in zip_longest(("start", "shape", "stride"), given)
+    ]
     axes = range(x.ndim) if layer.axes is None else [axis % x.ndim for axis in layer.axes]
     for axis, start, size, stride in zip(axes, *settings, strict=True):
         x = np.take(x, start + stride * np.arange(size), axis=axis)

@@ -20,7 +20,7 @@ from tiedexport import trt
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import Availability
 from tiedexport.runtimes import Options, bind_by_running
-from tiedexport.spec import CODE_IN, Precision
+from tiedexport.spec import CODE_IN, STAGE_OF_VERB, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
     from tiedexport.network import Parsed
     from tiedexport.spec import StageSpec
-
-_HALVES = {
-    "encoder": ("encoder",),
-    "decoder": ("decoder",),
-    "autoencoder": ("encoder", "decoder"),
-}
-"""Stage → the halves that a network of two halves runs for it."""
 
 
 class _TensorRTNetwork:
@@ -110,33 +103,39 @@ class _Backend:
         self, stage: StageSpec, x: np.ndarray, names: Collection[str]
     ) -> dict[str, np.ndarray]:
         """Tensors of the network by name, the stage's input being `x`."""
-        graph, in_halves = self._graph(stage)
+        graph, has_halves = self._graph(stage)
         parsed = self._network(graph, stage)
-        if not in_halves:
-            return self._evaluate(parsed, {stage.inputs[0].name: x}, names)
+        if has_halves:
+            return self._in_halves(parsed, stage, x, names)
+        return self._evaluate(parsed, {stage.inputs[0].name: x}, names)
+
+    def _in_halves(
+        self, parsed: Parsed, stage: StageSpec, x: np.ndarray, names: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Each half that the stage needs, the other with an empty batch meanwhile."""
+        encoder, decoder = map(self._bundle.manifest.stage, ("encoder", "decoder"))
+        entries = {"encoder": encoder.inputs[0].name, "decoder": CODE_IN}
+        idle = {
+            entries[half.name]: np.empty((0, *spec.element_shape), spec.dtype.dtype)
+            for half in (encoder, decoder)
+            for spec in half.inputs
+        }
         found: dict[str, np.ndarray] = {}
-        for half in map(self._bundle.manifest.stage, _HALVES[stage.name]):
-            entry = CODE_IN if half.name == "decoder" else half.inputs[0].name
-            end = half.outputs[0].name
-            own = {end, *(layer.output for layer in half.layers)}
-            found |= self._evaluate(parsed, {entry: x}, own.intersection({end, *names}))
-            x = found[end]
+        for half in (encoder, decoder):
+            if stage.name in (half.name, "autoencoder"):
+                end = half.outputs[0].name
+                own = {end, *(layer.output for layer in half.layers)}.intersection({end, *names})
+                found |= self._evaluate(parsed, idle | {entries[half.name]: x}, own)
+                x = found[end]
         return {name: found[name] for name in names}
 
     def _evaluate(
         self, parsed: Parsed, feeds: dict[str, np.ndarray], names: Collection[str]
     ) -> dict[str, np.ndarray]:
-        """With the bundle's weights where the network takes them, and no rows elsewhere."""
+        """With the bundle's weights where the network takes them."""
         from tiedexport.network.evaluate import evaluate
-        from tiedexport.network.ops_constants import numpy_type
 
-        weights = self._bundle.weights(self._precision)
-        idle = {
-            tensor.name: np.empty((0, *tuple(tensor.shape)[1:]), numpy_type(tensor.dtype))
-            for tensor in parsed.inputs
-            if tensor.name not in weights.keys() | feeds.keys()
-        }
-        return evaluate(parsed, {**weights, **idle, **feeds}, names)
+        return evaluate(parsed, {**self._bundle.weights(self._precision), **feeds}, names)
 
     def _network(self, graph: Path, stage: StageSpec) -> Parsed:
         from tiedexport import network
@@ -162,7 +161,7 @@ class _Backend:
             if plan.stage == stage.name and plan.weights != "one-plan":
                 return bundle.path / plan.graph, False
         for plan in plans:
-            if plan.weights == "one-plan" and stage.name in _HALVES:
+            if plan.weights == "one-plan" and stage.name in STAGE_OF_VERB.values():
                 return bundle.path / plan.graph, True
         return bundle.graph(stage.name, self._precision), False
 
