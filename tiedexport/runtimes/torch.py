@@ -1,14 +1,14 @@
 """PyTorch: the model's own family module, on the bundle's memory-mapped weights.
 
 On a CPU every session and process uses them where they lie. Where torch has no fast kernel for a
-half-precision product, `_TileByTile` computes it in fp32 without an fp32 copy of the weight.
+half-precision product, `_linear` computes it in fp32 without an fp32 copy of the weight.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class _Torch:
         return None if family in all_families() else f"the family {family!r} is not installed"
 
     def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
-        if self._device != "cpu" or not _has_fast_kernels(precision):
+        if self._device != "cpu" or not any(map(_has_fast_kernels, _types(bundle, precision))):
             return None
         ops = {layer.op for stage in bundle.manifest.stages for layer in stage.layers}
         if ops.isdisjoint({"conv", "conv_transpose"}):
@@ -92,6 +92,11 @@ def _torch_finds_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _types(bundle: Bundle, precision: Precision) -> frozenset[Precision]:
+    """What weights are stored in."""
+    return frozenset({precision, *bundle.manifest.kept.get(precision, {}).values()})
 
 
 def _has_fast_kernels(precision: Precision) -> bool:
@@ -134,24 +139,34 @@ def _float32_sums() -> Iterator[None]:
 
 
 @cache
-def _tile_by_tile() -> Callable[[], AbstractContextManager[object]]:
-    """A context in which `functional.linear` is computed by `_linear`.
+def _by_the_weight() -> Callable[[frozenset[Precision]], AbstractContextManager[object]]:
+    """A context in which a weighted layer computes in its weight's type, whatever type comes in.
 
-    Where no library has a kernel for a half-precision product, torch falls back to loops that take
-    up to two hundred times as long.
+    In the `slow` types, for which no library has a kernel, torch falls back to loops that take up
+    to two hundred times as long: there `functional.linear` is computed by `_linear`.
     """
     import torch
+    from torch.nn import functional
     from torch.overrides import TorchFunctionMode
 
-    class TileByTile(TorchFunctionMode):
+    weighted = (functional.linear, functional.conv2d, functional.conv_transpose2d)
+
+    class ByTheWeight(TorchFunctionMode):
+        def __init__(self, slow: frozenset[Precision]) -> None:
+            super().__init__()
+            self._slow = {getattr(torch, precision.dtype.name) for precision in slow}
+
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            if function is torch.nn.functional.linear:
-                function = _linear
+            if function in weighted and len(args) > 1:
+                x, weight, *others = args
+                args = (x.to(weight.dtype), weight, *others)
+                if function is functional.linear and weight.dtype in self._slow:
+                    function = _linear
             return function(*args, **(kwargs or {}))
 
-    return TileByTile
+    return ByTheWeight
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -180,15 +195,29 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
     return total.to(x.dtype).reshape(*x.shape[:-1], len(weight))
 
 
-def _settings(device: str, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
-    """What a call is made under."""
+def _settings(
+    device: str, types: frozenset[Precision]
+) -> Callable[[], AbstractContextManager[object]]:
+    """What a call is made under, for weights of these types."""
+    slow = frozenset(p for p in types if device == "cpu" and not _has_fast_kernels(p))
+    contexts: list[Callable[[], AbstractContextManager[object]]] = []
     if device == "cuda":
-        return _float32_sums
-    return contextlib.nullcontext if _has_fast_kernels(precision) else _tile_by_tile()
+        contexts.append(_float32_sums)
+    if slow or len(types) > 1:
+        contexts.append(partial(_by_the_weight(), slow))
+
+    @contextlib.contextmanager
+    def entered() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context())
+            yield
+
+    return entered
 
 
 class _TorchBackend:
-    """Runs the family module in one precision; what follows the last weighted layer is in fp32."""
+    """Runs the family module on the weights as stored; what follows the last layer is in fp32."""
 
     def __init__(self, bundle: Bundle, precision: Precision, device: str, options: Options) -> None:
         import torch
@@ -211,8 +240,10 @@ class _TorchBackend:
             ) from error
         self._module = module.eval().requires_grad_(False)
         self._device = device
-        self._settings = _settings(device, precision)
-        self._dtype = next(module.parameters()).dtype
+        types = _types(bundle, precision)
+        self._settings = _settings(device, types)
+        # Where there are several types, each layer takes its input in its own.
+        self._dtype = next(module.parameters()).dtype if len(types) == 1 else None
         self._functions: dict[str, Callable[[Any], Any]] = {
             "encoder": self._encode,
             "decoder": self._decode,
