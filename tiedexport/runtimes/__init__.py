@@ -185,7 +185,7 @@ def choose_precision(
     for precision in choices:
         if precision not in stored:
             continue
-        if (refusal := runtime.refusal(bundle, precision)) is not None:
+        if (refusal := _refusal(runtime, bundle, precision)) is not None:
             refusals.append(refusal)
         elif wanted is None and runtime.hidden_copies(bundle, precision) is not None:
             copying.append(precision)
@@ -195,3 +195,11 @@ def choose_precision(
         return copying[0], ""
     # Of several, the one about the best precision tells most.
     return None, refusals[0] if refusals else f"the bundle holds {', '.join(stored)} only"
+
+
+def _refusal(runtime: Runtime, bundle: Bundle, precision: Precision) -> str | None:
+    """The runtime's own, or that some weights are of a type that it does not compute in."""
+    for weight, kind in bundle.manifest.kept.get(precision, {}).items():
+        if kind not in runtime.precisions:
+            return f"it has no {kind} kernels, and {weight} is in {kind}"
+    return runtime.refusal(bundle, precision)
