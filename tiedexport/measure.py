@@ -97,9 +97,9 @@ def bench(
         progress = progress or Progress(quiet=True)
         with progress.task("bench", len(heats) * _PERCENT) as task:
             for index, (name, size) in enumerate(heats):
-                task.advance(index * _PERCENT - task.done, note=f"{name}, batch {size}")
+                task.reach(index * _PERCENT, note=f"{name}, batch {size}")
                 latencies += heat(rows, name, size, budget, task)
-            task.advance(task.total - task.done)
+            task.reach(task.total)
     finally:
         for row in rows:
             if row.contender is not None:
@@ -237,7 +237,7 @@ def heat(rows: list[Row], stage: str, batch: int, budget: Budget, task: Task) ->
         turn += 1
         goal_ns = max(budget.duration_s, 1e-9) * 1e9
         slowest = min(row.spent_ns / goal_ns for row in racing)
-        task.advance(heat_starts + int(_PERCENT * min(slowest, 0.99)) - task.done)
+        task.reach(heat_starts + _PERCENT * min(slowest, 0.99))
     for row in rows:
         yield _latency(row, stage, batch, budget)
 

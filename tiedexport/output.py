@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
     from tiedexport.results import BenchResult, VerifyResult
+    from tiedexport.results.acceptance import AcceptanceResult
     from tiedexport.results.demo import DemoResult
 
 R = TypeVar("R", bound="Struct")
@@ -108,7 +109,7 @@ class Output:
         if self._for_people:
             click.echo(text)
 
-    def verdict(self, result: VerifyResult | BenchResult | DemoResult) -> None:
+    def verdict(self, result: VerifyResult | BenchResult | DemoResult | AcceptanceResult) -> None:
         """The last line of every check, with the command that repeats it, and its exit code.
 
         Raises:

@@ -6,6 +6,7 @@ passed, and a section that never reported has failed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -24,7 +25,7 @@ class Check(Struct, frozen=True):
     what: str
     status: Status
     reason: str = ""
-    figures: dict[str, float | int | str] = field(default_factory=dict)
+    figures: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 class Note(Struct, frozen=True):

@@ -1,0 +1,120 @@
+"""What takes its turn in a measurement on the device: work that any library enqueues."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tiedexport.acceptance.job import golden_inputs
+from tiedexport.contender import warm_up
+from tiedexport.errors import RuntimeFailedError, TiedExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tiedexport.acceptance.cuda import Cuda
+    from tiedexport.bundle import Bundle
+    from tiedexport.spec import StageSpec
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A stage at one batch size, its input on the device.
+
+    Attributes:
+        enqueue: enqueues all its work on the stream that was given, and does not wait.
+        output: what the last call computed, once the device is done; None where it only copies.
+        free: called once, when the device is done.
+    """
+
+    enqueue: Callable[[], None]
+    output: Callable[[], np.ndarray | None]
+    free: Callable[[], None] = lambda: None
+
+
+class Subject(Protocol):
+    """A library with a model loaded."""
+
+    def bind(self, stage: StageSpec, x: np.ndarray, graph: bool) -> Bound:
+        """Get ready to run a stage on these rows, as one CUDA graph if asked for."""
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+class DeviceContender:
+    """A subject whose calls are timed by events.
+
+    Args:
+        cuda: the clock.
+        bundle: whose golden inputs are run.
+        load: makes what runs them; it is closed with the contender.
+        graph: whether its work is launched as one CUDA graph.
+
+    Raises:
+        TiedExportError: the subject could not be loaded.
+    """
+
+    def __init__(
+        self, cuda: Cuda, bundle: Bundle, load: Callable[[], Subject], graph: bool
+    ) -> None:
+        self._cuda, self._bundle, self._graph = cuda, bundle, graph
+        with _translated("loading"):
+            self._subject = load()
+        self._bound: Bound | None = None
+
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+        """Bind golden inputs, repeated to the batch size, and warm up."""
+        spec = self._bundle.manifest.stage(stage)
+        with _translated(stage):
+            self._free()
+            x = golden_inputs(self._bundle, spec, batch)
+            self._bound = self._subject.bind(spec, x, self._graph)
+            return warm_up(self._time, warmup_s)
+
+    def take_turn(self, calls: int) -> np.ndarray:
+        """Nanoseconds of each of `calls` consecutive calls, int64 [calls]."""
+        with _translated("a timed call"):
+            return self._time(calls)
+
+    def output(self) -> np.ndarray | None:
+        """What the last call computed; None where it only copies.
+
+        Raises:
+            RuntimeFailedError: it could not be had.
+        """
+        with _translated("the output"):
+            self._cuda.wait()
+            return None if self._bound is None else self._bound.output()
+
+    def close(self) -> None:
+        """Free everything."""
+        with _translated("closing"):
+            self._free()
+            self._subject.close()
+
+    def _time(self, calls: int) -> np.ndarray:
+        assert self._bound is not None, "prepare comes first"
+        return self._cuda.time(self._bound.enqueue, calls)
+
+    def _free(self) -> None:
+        bound, self._bound = self._bound, None
+        if bound is not None:
+            self._cuda.wait()
+            bound.free()
+
+
+@contextmanager
+def _translated(where: object) -> Iterator[None]:
+    try:
+        yield
+    except TiedExportError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        raise RuntimeFailedError("a contender failed", where=where, got=got) from error

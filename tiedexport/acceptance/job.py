@@ -1,0 +1,192 @@
+"""What the sections of an acceptance share: the device, what was built, and how long to measure."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from tiedexport import rounding, trt
+from tiedexport.acceptance.cuda import Cuda
+from tiedexport.bundle import Bundle
+from tiedexport.errors import MissingRuntimeError, TiedExportError
+from tiedexport.results.acceptance import Check, Finding
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tiedexport.progress import Progress
+    from tiedexport.results import EngineOutcome
+    from tiedexport.rounding import Bounded
+    from tiedexport.spec import StageSpec
+
+_log = logging.getLogger(__name__)
+
+PACKAGES = ("tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Batch sizes, and how long each contender is timed at each of them, as in `bench`."""
+
+    batch: tuple[int, ...] = (1, 8, 64, 256)
+    warmup_ms: float = 200.0
+    duration_s: float = 1.0
+    iterations: int = 10
+
+
+@dataclass(frozen=True)
+class Built:
+    """The plans of one package, way and precision: `bundle` knows of no others.
+
+    Attributes:
+        package: that built them, and runs them.
+        way: how they have their weights: a mode of `--weights`, or trtexec's way.
+        precision: what they compute in.
+        bundle: with as many of its stages as there are plans for.
+    """
+
+    package: str
+    way: str
+    precision: Precision
+    bundle: Bundle
+
+    @property
+    def name(self) -> str:
+        """In a few words."""
+        return f"{self.package} {self.way} {self.precision}"
+
+
+@dataclass
+class Job:
+    """One run of the acceptance.
+
+    Attributes:
+        given: the user's bundle, which is read and never written; None makes models here.
+        folder: for whatever is built.
+        settings: how long to measure.
+        progress: where to show it.
+        built: the plans of the small model, from the section that builds them.
+        made: bundle with engines → that bundle and what became of each engine.
+    """
+
+    given: Path | None
+    folder: Path
+    settings: Settings
+    progress: Progress
+    built: list[Built] = field(default_factory=list)
+    made: dict[Path, tuple[Bundle, tuple[EngineOutcome, ...]]] = field(default_factory=dict)
+
+    @cached_property
+    def cuda(self) -> Cuda:
+        """The device's clock and memory.
+
+        Raises:
+            MissingRuntimeError: there is no driver, no device, or no binding of it.
+        """
+        self.require_device()
+        return Cuda()
+
+    def require_device(self) -> trt.Device:
+        """The device.
+
+        Raises:
+            MissingRuntimeError: there is none.
+        """
+        found, driver = trt.device(), trt.driver()
+        if found is None:
+            raise MissingRuntimeError(driver.reason, hint=driver.remedy)
+        return found
+
+    def tell(self, what: str) -> None:
+        """Say what is being done."""
+        self.progress.say(what)
+
+    def close(self) -> None:
+        """Give back what the device holds for the job itself."""
+        if "cuda" in self.__dict__:
+            self.cuda.close()
+
+
+def view(bundle: Bundle, **changes: object) -> Bundle:
+    """The same files under an altered manifest: fewer plans, fewer stages."""
+    return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, **changes))
+
+
+def golden_inputs(bundle: Bundle, stage: StageSpec, batch: int) -> np.ndarray:
+    """Golden inputs, repeated to the batch size, [batch, ...] in the stage's type."""
+    spec = stage.inputs[0]
+    return repeated(bundle.golden[spec.name], batch).astype(spec.dtype.dtype)
+
+
+def repeated(values: np.ndarray, batch: int) -> np.ndarray:
+    """Rows over and over, [batch, ...]."""
+    return values[np.arange(batch) % len(values)]
+
+
+def bound_on(
+    bundle: Bundle,
+    stage: StageSpec,
+    precision: Precision,
+    accumulation: Precision,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> Bounded:
+    """What the golden inputs should give, and how far off a correct runtime may be.
+
+    Args:
+        bundle: where golden inputs and layers are.
+        stage: what is run.
+        precision: what it is computed in.
+        accumulation: what sums are kept in.
+        weights: in the place of the bundle's own.
+
+    Raises:
+        MissingRuntimeError: the bundle lacks the fp32 weights of its golden outputs.
+    """
+    manifest = bundle.manifest
+    if weights is None:
+        if Precision.FP32 not in manifest.precisions:
+            raise MissingRuntimeError(
+                "the golden outputs are of fp32 weights, which the bundle does not hold",
+                where=bundle.path,
+                got=", ".join(manifest.precisions),
+                hint="tiedexport build model.pt --precision fp32,fp16",
+            )
+        weights = bundle.weights(Precision.FP32)
+    return rounding.forward_bound(
+        stage.layers,
+        weights,
+        bundle.golden[stage.inputs[0].name].astype(np.float64),
+        precision=precision,
+        accumulation=accumulation,
+        io=manifest.io_dtype,
+        kept=manifest.kept.get(precision, {}),
+    )
+
+
+def worst_in_bounds(output: np.ndarray, bounded: Bounded) -> float:
+    """The largest error in units of its bound, rows of the bound repeating; inf if not finite."""
+    error = np.abs(output.astype(np.float64) - repeated(bounded.value, len(output)))
+    ratio = error / repeated(bounded.bound, len(output))
+    return float(ratio.max()) if np.isfinite(output.astype(np.float64)).all() else float("inf")
+
+
+def reporting(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, and what ended them early as one more: nothing that is raised gets lost."""
+    try:
+        yield from findings
+    except MissingRuntimeError as error:
+        reason = "; ".join(str(part) for part in (error.what, error.got, error.hint) if part)
+        yield Check(what, "not run", reason)
+    except ImportError as error:
+        yield Check(what, "not run", f"{error}; tiedexport doctor says what to install")
+    except Exception as error:
+        _log.exception("%s", what)
+        name = "" if isinstance(error, TiedExportError) else f"{type(error).__name__}: "
+        yield Check(what, "failed", f"{name}{error}")

@@ -1,0 +1,115 @@
+"""The acceptance as Markdown with plots, for a pull request, and as tables on a terminal."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from tiedexport.report import markdown, pictures, tables
+from tiedexport.report.page import Answer, Block, Chart, Page, Reasons
+from tiedexport.report.page import Section as Part
+from tiedexport.report.tables import Table
+from tiedexport.results import BenchResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from tiedexport.results.acceptance import AcceptanceResult, Check, Section
+
+_NO_DEVICE = "no GPU"
+
+
+def write(result: AcceptanceResult, path: Path) -> None:
+    """Write the page, and plots into the folder `<stem>-pictures` where matplotlib is installed."""
+    markdown.write(page(result), path)
+
+
+def page(result: AcceptanceResult) -> Page:
+    """Verdicts first, then every section."""
+    answers = [
+        Answer(section.question, section.status, section.reason, section.status)
+        for section in result.sections
+    ]
+    parts = [
+        Part(section.name, section.question, tuple(_blocks(section, result)))
+        for section in result.sections
+    ]
+    machine = Part("environment", "", (tables.environment(result.environment),))
+    subtitle = f"{result.device or _NO_DEVICE}; {verdict(result)} after {result.seconds:.0f} s"
+    return Page("Acceptance of a GPU", subtitle, tuple(answers), (*parts, machine))
+
+
+def verdict(result: AcceptanceResult) -> str:
+    """One of passed, failed, not run."""
+    return "passed" if result.passed else "failed" if result.failed else "not run"
+
+
+def overview(result: AcceptanceResult) -> Table:
+    """A line a section."""
+    rows = [(section.name, section.status, section.reason) for section in result.sections]
+    marks = tuple(section.status for section in result.sections)
+    return Table(("section", "verdict", "why"), tuple(rows), first_number=3, marks=marks)
+
+
+def print_result(result: AcceptanceResult, console: Console | None = None) -> None:
+    """What passed in a table a section, why the rest did not, and the verdicts."""
+    from rich.console import Console as RichConsole
+
+    from tiedexport.report import terminal
+
+    console = console or RichConsole(highlight=False)
+    for section in result.sections:
+        for block in _tables(section, result):
+            terminal.print_table(console, block)
+        for note in section.notes:
+            console.print(f"note: {note}", markup=False)
+    for section in result.sections:
+        why = section.reason or section.question
+        terminal.print_reason(console, section.status, section.name, section.status, why)
+
+
+def _blocks(section: Section, result: AcceptanceResult) -> list[Block]:
+    blocks: list[Block] = list(_tables(section, result))
+    measured = _measured(section, result)
+    if find_spec("matplotlib") is not None:
+        for stage in dict.fromkeys(row.stage for row in section.latencies):
+            figure = pictures.latency_chart(measured, stage)
+            if figure is not None:
+                alt = f"Latency on the device of the {stage} by batch size"
+                blocks.append(Chart(f"latency-{stage}", alt, figure, wide=True))
+    reasons: list[tuple[str, str, str]] = []
+    reasons += [(row.status, row.what, row.reason) for row in section.checks if row.reason]
+    reasons += tables.not_run(section.latencies)
+    reasons += [("note", section.name, note) for note in section.notes]
+    if reasons:
+        blocks.append(Reasons(tuple(reasons)))
+    return blocks
+
+
+def _tables(section: Section, result: AcceptanceResult) -> list[Table]:
+    """Checks of one set of figures in one table, then latencies."""
+    groups: dict[tuple[str, ...], list[Check]] = {}
+    for check in section.checks:
+        groups.setdefault(tuple(check.figures), []).append(check)
+    found = [
+        Table(
+            (section.name, "verdict", *(name.replace("_", " ") for name in names)),
+            tuple((c.what, c.status, *map(_figure, c.figures.values())) for c in checks),
+            first_number=2,
+            marks=tuple(check.status for check in checks),
+        )
+        for names, checks in groups.items()
+    ]
+    return [*found, *tables.latencies(_measured(section, result))]
+
+
+def _measured(section: Section, result: AcceptanceResult) -> BenchResult:
+    return BenchResult(section.name, section.latencies, result.environment, section.seconds)
+
+
+def _figure(value: float | int | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else value

@@ -1,0 +1,155 @@
+"""Section 5: latency on the device by batch size, every contender on one stream, taking turns.
+
+CUDA events stand between the calls, and golden inputs lie on the device already: copies are rows of
+their own. A contender whose output leaves its bound has failed, however fast it was.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tiedexport.acceptance import peers
+from tiedexport.acceptance.builds import origins
+from tiedexport.acceptance.device_contender import DeviceContender
+from tiedexport.acceptance.job import bound_on, worst_in_bounds
+from tiedexport.acceptance.plans import Plans
+from tiedexport.bundle import open_bundle
+from tiedexport.errors import MissingRuntimeError, TiedExportError
+from tiedexport.measure import Budget, Row, heat
+from tiedexport.results.acceptance import Check, Finding
+from tiedexport.runtimes import runtime_named
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tiedexport.acceptance.cuda import Cuda
+    from tiedexport.acceptance.device_contender import Subject
+    from tiedexport.acceptance.job import Job
+    from tiedexport.bundle import Bundle
+    from tiedexport.rounding import Bounded
+    from tiedexport.spec import StageSpec
+
+PERCENTILES = (50, 95, 99)
+_PERCENT = 100
+
+
+@dataclass
+class Entrant:
+    """Who takes part.
+
+    Attributes:
+        row: its name, precision and, where it cannot run, why.
+        graph: whether its work is launched as one CUDA graph.
+        open: loads its model; None where it cannot run.
+        contender: what it loaded.
+        worst: the largest error of any of its outputs in units of its bound.
+        outputs: how many of its outputs were judged.
+        reasons: what was wrong with those.
+    """
+
+    row: Row
+    graph: bool
+    open: Callable[[], Subject] | None
+    contender: DeviceContender | None = None
+    worst: float = 0.0
+    outputs: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+
+def run(job: Job) -> Iterator[Finding]:
+    """A latency for each contender, stage and batch size, and a check of what each computed."""
+    cuda, settings = job.cuda, job.settings
+    budget = Budget(
+        settings.warmup_ms / 1e3, settings.duration_s, settings.iterations, PERCENTILES, 1
+    )
+    budget.check()
+    bundle = open_bundle(origins(job)[0])
+    racers = entrants(job, bundle)
+    with ExitStack() as closing:
+        for racer in racers:
+            enter(racer, bundle, cuda, closing)
+        heats = [(stage, size) for stage in bundle.manifest.stages for size in settings.batch]
+        with job.progress.task("device latency", len(heats) * _PERCENT) as task:
+            for index, (stage, size) in enumerate(heats):
+                task.reach(index * _PERCENT, note=f"{stage.name}, batch {size}")
+                yield from heat([racer.row for racer in racers], stage.name, size, budget, task)
+                judge(racers, bundle, stage)
+    for racer in racers:
+        if racer.outputs or racer.reasons:
+            figures = {"error_in_bounds": racer.worst, "outputs": racer.outputs}
+            reason = racer.reasons[0] if racer.reasons else ""
+            what = f"{racer.row.runtime}: outputs after timing"
+            yield Check(what, "failed" if reason else "passed", reason, figures)
+
+
+def entrants(job: Job, bundle: Bundle) -> list[Entrant]:
+    """Plans of every package and way, both providers, torch eager and compiled, and copies.
+
+    All but the copies take part twice: each call enqueued by itself, and as one CUDA graph.
+    """
+    cuda, held = job.cuda, bundle.manifest.precisions
+    precision = Precision.FP16 if Precision.FP16 in held else held[-1]
+    found = []
+
+    def add(name: str, reason: str, opened: Callable[[], Subject], graphs: bool = True) -> None:
+        for graph in (False, True)[: 1 + graphs]:
+            row = Row(f"{name}, graph" if graph else name, precision, reason)
+            found.append(Entrant(row, graph, None if reason else opened))
+
+    for built in job.built:
+        if built.precision == precision:
+            reason = runtime_named(built.package).availability().why
+            add(f"{built.package} {built.way}", reason, partial(Plans, cuda, built))
+    for name in peers.PROVIDERS:
+        runtime = runtime_named(name)
+        reason = runtime.availability().why or runtime.refusal(bundle, precision) or ""
+        add(name, reason, partial(peers.OnnxRuntime, cuda, bundle, name, precision))
+    runtime = runtime_named("torch-cuda")
+    reason = runtime.availability().why or runtime.refusal(bundle, precision) or ""
+    for name, compiled in (("torch eager", False), ("torch compiled", True)):
+        add(name, reason, partial(peers.Torch, cuda, bundle, precision, compiled))
+    for name, inwards in (("copy to the device", True), ("copy from the device", False)):
+        add(name, "", partial(peers.Copies, cuda, inwards), graphs=False)
+    return found
+
+
+def enter(racer: Entrant, bundle: Bundle, cuda: Cuda, closing: ExitStack) -> None:
+    """Load an entrant's model; where that fails its row says why."""
+    if racer.open is None:
+        return
+    try:
+        racer.contender = DeviceContender(cuda, bundle, racer.open, racer.graph)
+    except MissingRuntimeError as error:
+        racer.row.reason = f"{error.what}: {error.got}"
+    except TiedExportError as error:
+        racer.row.fail(error)
+    else:
+        racer.row.contender = racer.contender
+        closing.callback(racer.contender.close)
+
+
+def judge(racers: list[Entrant], bundle: Bundle, stage: StageSpec) -> None:
+    """Hold what each has just computed to its bound."""
+    bounds: dict[Precision, Bounded] = {}
+    for racer in racers:
+        if racer.contender is None or racer.row.status != "passed":
+            continue
+        precision = racer.row.precision
+        try:
+            output = racer.contender.output()
+        except TiedExportError as error:
+            racer.reasons.append(str(error))
+            continue
+        if output is None:
+            continue
+        if precision not in bounds:  # sums in the type itself: what all of them may do
+            bounds[precision] = bound_on(bundle, stage, precision, precision)
+        ratio = worst_in_bounds(output, bounds[precision])
+        racer.worst, racer.outputs = max(racer.worst, ratio), racer.outputs + 1
+        if not ratio <= 1.0:
+            where = f"{stage.name}, batch {len(output)}"
+            racer.reasons.append(f"{where}: error {ratio:.3g} times its bound")
