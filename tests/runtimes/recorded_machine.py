@@ -18,6 +18,7 @@ from tiedexport.spec import CODE_IN, Precision
 
 FP16, FP32 = Precision.FP16, Precision.FP32
 VERSION, PROFILE = "1.7.1", (1, 8, 16)
+_WEIGHTS_BYTES = 512
 
 
 class Logger:
@@ -111,6 +112,8 @@ def give_plans(gpu, bundle, **changes) -> None:
     """Let the machine know what the bytes of every plan of a bundle stand for."""
     for plan in bundle.manifest.plans:
         tensors = [Tensor(b.name, b.role, b.dtype, b.shape) for b in plan.bindings]
-        gpu.plans[plan.file.encode()] = Engine(gpu, tensors, plan.profiles, **changes)
+        inside = 0 if plan.weights == "shared" else _WEIGHTS_BYTES
+        fields = {"weights_bytes": inside} | changes
+        gpu.plans[plan.file.encode()] = Engine(gpu, tensors, plan.profiles, **fields)
         if plan.options.version_compatible:
             gpu.version_compatible.add(plan.file.encode())

@@ -44,6 +44,7 @@ class Engine:
     tensors: list[Tensor]
     profiles: tuple[tuple[int, int, int], ...]
     device_memory_size_v2: int = 4096
+    weights_bytes: int = 0
     runtime: weakref.ref | None = None
     contexts: int = 0
 
@@ -213,7 +214,13 @@ class Runtime:
         if plan in self.gpu.version_compatible and not self.engine_host_code_allowed:
             self.gpu.logger.log("ERROR", "host code is not allowed")
             return None
-        return replace(self.gpu.plans[plan], runtime=weakref.ref(self))
+        engine = replace(self.gpu.plans[plan], runtime=weakref.ref(self))
+        if engine.weights_bytes > self.gpu.free():
+            self.gpu.logger.log("ERROR", "OutOfMemory: no memory for weights")
+            return None
+        weights = self.gpu.memory.allocate(engine.weights_bytes, "device")
+        weakref.finalize(engine, self.gpu.memory.free, weights).atexit = False
+        return engine
 
 
 class RecordingTensorRT(RecordingGpu):

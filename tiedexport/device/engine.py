@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tiedexport.manifest import Binding, PlanRecord
     from tiedexport.spec import StageSpec
 
+_REBUILD = "tiedexport build model.pt --force; nvidia-smi shows who holds the GPU's memory"
+
 
 @dataclass(frozen=True)
 class Route:
@@ -58,10 +60,10 @@ class Engine:
         if plan.options.version_compatible:
             # Such a plan brings the code that runs it; its digest was checked with the bundle's.
             self._runtime.engine_host_code_allowed = True
-        with gpu.reserving(len(serialised), f"the engine of {plan.file}"):
+        with gpu.reserving(len(serialised), f"TensorRT does not load {plan.file}", _REBUILD):
             self._engine = self._runtime.deserialize_cuda_engine(serialised)
             if self._engine is None:
-                raise RuntimeError("the plan could not be deserialised")
+                raise RuntimeError("no engine")
         names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
         if different := names ^ {binding.name for binding in plan.bindings}:
             raise RuntimeError(f"plan and manifest differ in {', '.join(sorted(different))}")
@@ -116,7 +118,7 @@ class Engine:
         work will be captured waits for the final ones instead (`specialise`).
         """
         size_bytes = int(self._engine.device_memory_size_v2)
-        with self.gpu.reserving(size_bytes, f"a context of {self.plan.file}"):
+        with self.gpu.reserving(size_bytes, f"TensorRT makes no context of {self.plan.file}"):
             if specialise and self.gpu.handle.package == "tensorrt_rtx":
                 strategies = self.gpu.handle.module.DynamicShapesKernelSpecializationStrategy
                 config = self._engine.create_runtime_config()
@@ -125,7 +127,7 @@ class Engine:
             else:
                 context = self._engine.create_execution_context()
             if context is None:
-                raise RuntimeError("no execution context could be made")
+                raise RuntimeError("no context")
         if not context.set_optimization_profile_async(profile, int(stream.handle)):
             raise RuntimeError(f"profile {profile} was refused")
         stream.sync()

@@ -144,7 +144,8 @@ class Execution:
                 self._enqueue()
                 self._graph = builder.end_building().complete()
             except Exception as error:
-                _log.warning("%s runs without a CUDA graph: %s", self._where, error)
+                # Its words only: who keeps log records must not keep this execution by it.
+                _log.warning("%s runs without a CUDA graph: %s", self._where, str(error))
             finally:
                 # Ending a capture that went wrong reports that once more.
                 with contextlib.suppress(Exception):

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from tiedexport.trt import Handle
 
+_LESS = (
+    "nvidia-smi shows who holds the GPU's memory: close what is not needed, "
+    "or build for smaller batches (--maxShapes)"
+)
+
 
 def memory_bytes() -> tuple[int, int]:
     """Free and total bytes of the first device, as the driver counts them for all processes.
@@ -54,7 +59,7 @@ class Gpu:
         Raises:
             RuntimeFailedError: there is too little; it says for what, how much, and what was free.
         """
-        with self.reserving(size_bytes, what):
+        with self.reserving(size_bytes, f"no device memory for {what}"):
             return self.make_current().allocate(size_bytes, stream=stream)
 
     def allocate_pinned(self, size_bytes: int, what: str) -> Any:
@@ -63,22 +68,27 @@ class Gpu:
         Raises:
             RuntimeFailedError: the host gives no more.
         """
-        with self.reserving(size_bytes, what, "pinned host memory"):
+        with self.reserving(size_bytes, f"no pinned host memory for {what}"):
             return self.core.LegacyPinnedMemoryResource().allocate(size_bytes)
 
     @contextlib.contextmanager
-    def reserving(self, size_bytes: int, what: str, kind: str = "device memory") -> Iterator[None]:
-        """Whatever fails meanwhile → an error that says what memory was asked for, and for what."""
+    def reserving(self, size_bytes: int, what: str, hint: str = _LESS) -> Iterator[None]:
+        """Whatever fails meanwhile → an error that also tells the memory: asked for, and free.
+
+        Args:
+            size_bytes: what is asked for.
+            what: what did not work, in a sentence.
+            hint: the next step.
+        """
         with self.handle.errors() as logged:
             try:
                 yield
             except Exception as error:
                 raise RuntimeFailedError(
-                    f"no {kind} for {what}",
+                    what,
                     got="; ".join(dict.fromkeys([str(error), *logged])),
                     expected=f"{size_bytes:,} bytes{_free()}",
-                    hint="nvidia-smi shows who holds the GPU's memory: close what is not needed, "
-                    "or build for smaller batches (--maxShapes)",
+                    hint=hint,
                 ) from error
 
     @contextlib.contextmanager

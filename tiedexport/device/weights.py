@@ -41,9 +41,12 @@ class DeviceWeights:
                 what = f"weight {name} (all weights take {total:,} bytes)"
                 self.buffers[name] = gpu.allocate(array.nbytes, stream, what)
                 self._copy(name, array, stream)
-        finally:
-            # Also after a failure: the copies under way read arrays that the caller may drop.
             stream.sync()
+        except BaseException:
+            # Whoever keeps the exception must not keep most of the weights by it.
+            for buffer in self.buffers.values():
+                buffer.close(stream)
+            raise
 
     @classmethod
     def of(
