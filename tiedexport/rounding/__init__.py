@@ -169,9 +169,10 @@ def layer_bounds(
         else:
             errors.activate(layer, kind)
         if i == len(layers) - 1:
+            kind = io
             errors.store(io)
             errors.check_range("the output", io)
-        yield layer, errors.bounded()
+        yield layer, errors.bounded(kind)
 
 
 def layer_types(

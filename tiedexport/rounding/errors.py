@@ -159,11 +159,15 @@ class Errors:
         """The bound on the error of the present values against the golden ones."""
         return self.known() + LAMBDA * self.deviation()
 
-    def bounded(self) -> Bounded:
-        """The present values, and what has been noted of the range so far."""
+    def bounded(self, precision: Precision) -> Bounded:
+        """The present values, stored in `precision`, and what has been noted of the range so far.
+
+        A relu is exact where it is zero for certain; half the smallest number there bounds it too.
+        """
         peak = max(self._peak, float(np.max(np.abs(self.golden), initial=0.0)))
         self._peak = 0.0
-        return Bounded(self.golden, self.bound(), self.overflow, peak)
+        bound = np.maximum(self.bound(), precision.underflow)
+        return Bounded(self.golden, bound, self.overflow, peak)
 
     def check_range(self, what: str, precision: Precision) -> None:
         """Note it if present values may exceed the largest number of `precision`."""
