@@ -13,7 +13,7 @@ import torch
 from conftest import MODELS, make_checkpoint
 
 from tiedexport import data as data_sets
-from tiedexport import verify as module
+from tiedexport import rating as module
 from tiedexport.bundle import Bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.comparison import compare

@@ -27,7 +27,7 @@ R = TypeVar("R", bound="Struct")
 
 STANDARD_OUTPUT = Path("-")
 
-_FIRST_BYTE = {"--json": b"{", "--report": b"<"}
+_FIRST_BYTE = {"--json": b"{", "--report": b"<", "--save-inputs": b"[", "--save-outputs": b"{"}
 """Of what an option writes: an existing file that begins otherwise is no earlier result."""
 
 
@@ -112,11 +112,15 @@ class Output:
     def verdict(self, result: VerifyResult | BenchResult | DemoResult | AcceptanceResult) -> None:
         """The last line of every check, with the command that repeats it, and its exit code.
 
+        It names the first layer that strays, where layers were compared.
+
         Raises:
             click.exceptions.Exit: the check failed, or nothing or not all that is required ran.
         """
         command = shlex.join(["tiedexport", *sys.argv[1:]])
         verdict = "PASSED" if result.passed else "FAILED"
+        for stray in getattr(result, "strays", ())[:1]:
+            verdict += f" at {stray.layer} ({stray.runtime} {stray.precision}, {stray.stage})"
         self.say(f"{verdict} in {result.seconds:.1f} s: {command}")
         if not result.passed:
             raise click.exceptions.Exit(EXIT_CHECK_FAILED if result.failed else EXIT_MISSING)

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport import data as data_sets
-from tiedexport import environment, rounding
+from tiedexport import environment, layerwise, rating, saved_outputs
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.comparison import compare
-from tiedexport.errors import (
-    BadInputError,
-    BundleError,
-    DataError,
-    MissingRuntimeError,
-    TiedExportError,
-)
+from tiedexport.errors import BundleError, DataError, TiedExportError, UsageError
+from tiedexport.layerwise import Runner
 from tiedexport.progress import Progress
 from tiedexport.results import Comparison, Quality, Reconstruction, VerifyResult
 from tiedexport.runtimes import Runtime, all_runtimes, choose_precision, runtime_named
-from tiedexport.session import Session, open_session
-from tiedexport.spec import Precision, StageSpec
+from tiedexport.saved_outputs import SavedRun
+from tiedexport.session import open_session
+from tiedexport.spec import Precision, StageSpec, precisions_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from tiedexport.spec import TrainingRecord
+    from collections.abc import Iterable
+    from pathlib import Path
 
 _PICTURED = 4
-_TEST_BATCH = 256
-_SLOW_TEST_SAMPLES = 64
 
 
 def verify(
@@ -43,7 +31,13 @@ def verify(
     *,
     runtime: Iterable[str] = (),
     require: Iterable[str] = (),
+    stage: Iterable[str] = (),
+    precision: str | Iterable[str] = (),
+    layers: bool = False,
     data: str | Path | None = None,
+    save_inputs: Path | None = None,
+    save_outputs: Path | None = None,
+    load_outputs: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyResult:
     """Compare every runtime, stage and precision with the bundle's float64 golden outputs.
@@ -55,26 +49,43 @@ def verify(
         bundle: an open bundle or its path.
         runtime: names of runtimes; by default all of them.
         require: runtimes that must have run for the result to pass.
+        stage: names of stages; by default all of them.
+        precision: by default all that the bundle holds.
+        layers: compare the output of every layer too, and name the first that strays.
         data: where the test set is; by default where the model's training found it.
+        save_inputs: a file to write for Polygraphy (see `tiedexport.saved_outputs`): the golden
+            input of one stage, by default the autoencoder.
+        save_outputs: another, of what each runtime makes of it; with `layers`, of every layer.
+        load_outputs: a file of Polygraphy's with what others made of it; each of its runners is
+            judged in the precision that its name ends in, else the only one asked for, else fp32.
         progress: where to show progress; by default nowhere.
 
     Raises:
-        BundleError: the bundle is damaged.
-        UsageError: a name is no runtime.
-        DataError, MissingRuntimeError: `data` cannot be read.
+        BundleError: the bundle is damaged, or too old to name its layers.
+        UsageError: a name is no runtime or precision, or files are asked of several stages.
+        DataError, MissingRuntimeError: `data` or `load_outputs` cannot be read.
     """
     start = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     required = [runtime_named(name).name for name in require]
     rows = [runtime_named(name) for name in runtime] or list(all_runtimes().values())
     rows += [runtime_named(name) for name in required if name not in {row.name for row in rows}]
-    judge = _Judge(opened, data)
+    judge = _Judge(opened, data, tuple(stage), precision, layers)
+    if save_inputs is not None:
+        saved_outputs.write_inputs(save_inputs, judge.feeds())
+    if save_outputs is not None:
+        saved_outputs.require_polygraphy()  # now, not when everything has run
+    if load_outputs is not None:
+        judge.examine_file(load_outputs)
+    loaded = len(judge.comparisons)
     progress = progress or Progress(quiet=True)
     with progress.task("verify", len(rows)) as task:
         for row in rows:
             judge.examine(row)
             task.advance(note=row.name)
-    ran = {row.runtime for row in judge.comparisons if row.status != "not run"}
+    if save_outputs is not None:
+        saved_outputs.write_outputs(save_outputs, judge.runs())
+    ran = {row.runtime for row in judge.comparisons[loaded:] if row.status != "not run"}
     return VerifyResult(
         bundle=str(opened.path),
         comparisons=tuple(judge.comparisons),
@@ -83,182 +94,160 @@ def verify(
         environment=environment.current(),
         seconds=time.perf_counter() - start,
         missing=tuple(name for name in required if name not in ran),
+        layers=tuple(judge.layers),
+        strays=layerwise.strays(judge.layers),
     )
 
 
 class _Judge:
     """Examines one runtime after another and collects the rows."""
 
-    def __init__(self, bundle: Bundle, data: str | Path | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        data: str | Path | None,
+        stages: tuple[str, ...],
+        precisions: str | Iterable[str],
+        layers: bool,
+    ) -> None:
+        manifest = bundle.manifest
         self._bundle = bundle
-        self._test_set = cache(lambda: _test_set(bundle, data))
-        self._bound = cache(self._derive_bound)
+        self._stages = tuple(manifest.stage(name) for name in stages) or manifest.stages
+        self._precisions = precisions_from(precisions) if precisions else manifest.precisions
+        self._layered = layers
+        self._test_set = cache(lambda: rating.held_back(bundle, data))
+        self._expected = cache(partial(layerwise.expected, bundle))
+        self._runs: dict[str, list[SavedRun]] = {stage.name: [] for stage in self._stages}
         self.comparisons: list[Comparison] = []
+        self.layers: list[Comparison] = []
         self.quality: list[Quality] = []
         self.reconstructions: list[Reconstruction] = []
+        if layers and not all(layer.output for stage in self._stages for layer in stage.layers):
+            raise BundleError(
+                "the layers of this bundle have no names",
+                where=bundle.path,
+                got=f"schema {manifest.schema} of {manifest.generator}",
+                hint="rebuild it: tiedexport build model.pt",
+            )
 
     def examine(self, runtime: Runtime) -> None:
-        """Every stage in every precision of the bundle, or a row that says why not."""
+        """Every stage in every precision that is asked for, or a row that says why not."""
         availability = runtime.availability()
         if not availability.available:
             row = Comparison(runtime.name, "", None, "not run", availability.why)
             self.comparisons.append(row)
             return
-        for precision in self._bundle.manifest.precisions:
+        for precision in self._precisions:
             chosen, reason = choose_precision(runtime, self._bundle, precision)
             if chosen is None:
                 self.comparisons.append(Comparison(runtime.name, "", precision, "not run", reason))
                 continue
-            self._examine(runtime, precision)
+            accumulation = runtime.accumulation[precision]
+            self._examine(runtime, Runner(runtime.name, precision, accumulation, runtime.remark))
 
-    def _examine(self, runtime: Runtime, precision: Precision) -> None:
+    def _examine(self, runtime: Runtime, runner: Runner) -> None:
         try:
-            session = open_session(self._bundle, runtime=runtime.name, precision=precision)
+            session = open_session(self._bundle, runtime=runner.runtime, precision=runner.precision)
         except TiedExportError as error:
-            self.comparisons.append(_failed(runtime, "", precision, error))
+            self.comparisons.append(runner.row("", "failed", str(error)))
             return
         with session:
-            for stage in self._bundle.manifest.stages:
+            for stage in self._stages:
                 try:
                     output = session.run(stage.name, self._input(stage))
                 except TiedExportError as error:
-                    self.comparisons.append(_failed(runtime, stage.name, precision, error))
+                    self.comparisons.append(runner.row(stage.name, "failed", str(error)))
                     continue
-                self.comparisons.append(self._compare(runtime, stage, precision, output))
+                outputs = {stage.outputs[0].name: output}
+                if self._layered:
+                    outputs = self._layers(runtime, runner, stage) | outputs
+                self._judge(runner, stage, outputs)
                 if stage.name == "autoencoder":
-                    self._picture(runtime, precision, output)
-                    self.quality.append(self._rate(runtime, session))
+                    self._picture(runner, output)
+                    self.quality.append(rating.rate(session, runtime, self._test_set()))
+
+    def _layers(self, runtime: Runtime, runner: Runner, stage: StageSpec) -> dict[str, np.ndarray]:
+        """The outputs of the layers by name; none, and a row with the reason, if it shows none."""
+        try:
+            found = runtime.layers(self._bundle, runner.precision, stage, self._input(stage))
+        except TiedExportError as error:
+            self.layers.append(runner.row(stage.name, "failed", str(error)))
+            return {}
+        if isinstance(found, str):
+            self.layers.append(runner.row(stage.name, "not run", found))
+            return {}
+        rows = self._expected(stage, runner.precision, runner.accumulation)
+        self.layers += runner.judge_layers(stage, found, rows)
+        return found
+
+    def _judge(self, runner: Runner, stage: StageSpec, outputs: dict[str, np.ndarray]) -> None:
+        *_, last = self._expected(stage, runner.precision, runner.accumulation)
+        self.comparisons.append(runner.judge(stage, outputs[last.name], last))
+        run = SavedRun(runner.runtime, runner.precision, outputs, runner.remark)
+        self._runs[stage.name].append(run)
+
+    def examine_file(self, path: Path) -> None:
+        """What others made of the golden input of one stage.
+
+        Raises:
+            DataError: the file cannot be read, or has other outputs.
+        """
+        stage = self._exchanged()
+        for run in saved_outputs.read_outputs(path):
+            precision = run.precision or self._precision_of_strangers()
+            known = all_runtimes().get(run.runtime)
+            # A stranger promises no sums wider than what it computes in.
+            accumulation = (
+                precision if known is None else known.accumulation.get(precision, precision)
+            )
+            remark = "; ".join(filter(None, (run.remark, f"from {path.name}")))
+            runner = Runner(run.runtime, precision, accumulation, remark)
+            rows = self._expected(stage, precision, accumulation)
+            if rows[-1].name not in run.outputs:
+                raise DataError(
+                    f"no output of the {stage.name}",
+                    where=f"{path}: runner {run.name}",
+                    got=", ".join(run.outputs),
+                    expected=rows[-1].name,
+                    hint="say of which stage they are: --stage encoder, for example",
+                )
+            self.comparisons.append(runner.judge(stage, run.outputs[rows[-1].name], rows[-1]))
+            if self._layered:
+                self.layers += runner.judge_layers(stage, run.outputs, rows)
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        """The golden input of the stage whose values are exchanged, by name."""
+        stage = self._exchanged()
+        return {stage.inputs[0].name: self._input(stage)}
+
+    def runs(self) -> list[SavedRun]:
+        """What each runtime made of that input."""
+        return self._runs[self._exchanged().name]
+
+    def _exchanged(self) -> StageSpec:
+        """The stage whose values are exchanged with Polygraphy, whose files know of no stages."""
+        if len(self._stages) == 1:
+            return self._stages[0]
+        if self._stages != self._bundle.manifest.stages:
+            raise UsageError(
+                "inputs and outputs of several stages in one file",
+                got=", ".join(stage.name for stage in self._stages),
+                expected="one --stage, or none for the autoencoder",
+            )
+        return self._bundle.manifest.stage("autoencoder")
+
+    def _precision_of_strangers(self) -> Precision:
+        return self._precisions[0] if len(self._precisions) == 1 else Precision.FP32
 
     def _input(self, stage: StageSpec) -> np.ndarray:
         spec = stage.inputs[0]
         return self._bundle.golden[spec.name].astype(spec.dtype.dtype)
 
-    def _derive_bound(
-        self, stage: StageSpec, precision: Precision, accumulation: Precision
-    ) -> rounding.Bounded:
-        manifest, golden = self._bundle.manifest, self._bundle.golden
-        masters = Precision.FP32 if Precision.FP32 in manifest.precisions else precision
-        try:
-            bounded = rounding.forward_bound(
-                stage.layers,
-                self._bundle.weights(masters),
-                golden[stage.inputs[0].name].astype(np.float64),
-                precision=precision,
-                accumulation=accumulation,
-                io=manifest.io_dtype,
-                kept=manifest.kept.get(precision, {}),
-            )
-        except ValueError as error:
-            raise BundleError(
-                "layers that do not fit their weights",
-                where=f"{self._bundle.path}: stage {stage.name}",
-                got=str(error),
-                hint="rebuild it: tiedexport build model.pt",
-            ) from error
-        reference = golden[stage.outputs[0].name]
-        if masters is Precision.FP32:
-            return bounded
-        # Without the fp32 weights at hand, what their rounding did shows in the golden outputs. In
-        # the first it is no more than the bound that the build recorded: beyond that it is a fault.
-        storage = np.abs(bounded.value - reference)
-        storage[:1] = np.minimum(storage[:1], self._largest(stage, precision))
-        return rounding.Bounded(reference, bounded.bound + storage, bounded.overflow)
-
-    def _largest(self, stage: StageSpec, precision: Precision) -> float:
-        """The largest bound on the first golden output, as the manifest has it."""
-        recorded = (
-            row.largest_bound
-            for row in self._bundle.manifest.tolerances
-            if (row.stage, row.precision) == (stage.name, precision)
-        )
-        return max(recorded, default=0.0)
-
-    def _compare(
-        self, runtime: Runtime, stage: StageSpec, precision: Precision, output: np.ndarray
-    ) -> Comparison:
-        accumulation = runtime.accumulation[precision]
-        bounded = self._bound(stage, precision, accumulation)
-        golden = self._bundle.golden[stage.outputs[0].name]
-        return compare(output, golden, bounded, runtime.name, stage.name, precision, accumulation)
-
-    def _picture(self, runtime: Runtime, precision: Precision, output: np.ndarray) -> None:
+    def _picture(self, runner: Runner, output: np.ndarray) -> None:
         shape = self._bundle.manifest.sample_shape
         shown = np.nan_to_num(output[:_PICTURED].astype(np.float64)).clip(0.0, 1.0)
         pixels = (shown * 255.0).round().astype(np.uint8)
+        shape = (len(pixels), *shape)
         self.reconstructions.append(
-            Reconstruction(runtime.name, precision, (len(pixels), *shape), pixels.tobytes())
+            Reconstruction(runner.runtime, runner.precision, shape, pixels.tobytes(), runner.remark)
         )
-
-    def _rate(self, runtime: Runtime, session: Session) -> Quality:
-        found = self._test_set()
-        if isinstance(found, str):
-            reason = f"no test RMSE: {found}"
-            return Quality(runtime.name, session.precision, "not run", reason)
-        samples = found[:_SLOW_TEST_SAMPLES] if runtime.slow else found
-        spec = self._bundle.manifest.stage("autoencoder").inputs[0]
-        shaped = samples.reshape(len(samples), *spec.element_shape).astype(spec.dtype.dtype)
-        try:
-            rmse = _rmse(session.reconstruct, shaped)
-        except TiedExportError as error:
-            return Quality(runtime.name, session.precision, "failed", str(error))
-        if not np.isfinite(rmse):
-            reason = "a reconstruction is not finite"
-            return Quality(runtime.name, session.precision, "failed", reason)
-        return Quality(runtime.name, session.precision, "passed", "", rmse, len(samples))
-
-
-def _rmse(reconstruct: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> float:
-    """Root of the mean squared error over every element of every sample, summed in float64."""
-    total = 0.0
-    for batch in _batches(samples):
-        difference = reconstruct(batch).astype(np.float64) - batch.astype(np.float64)
-        total += float(np.sum(difference**2))
-    return float(np.sqrt(total / samples.size))
-
-
-def _batches(samples: np.ndarray) -> Iterator[np.ndarray]:
-    for first in range(0, len(samples), _TEST_BATCH):
-        yield samples[first : first + _TEST_BATCH]
-
-
-def _test_set(bundle: Bundle, data: str | Path | None) -> np.ndarray | str:
-    """The held-back samples [n, *sample_shape], or why they cannot be had here."""
-    training = bundle.manifest.training
-    try:
-        if data is not None:
-            return _fitting(_held_back(data, training), bundle, data)
-        if training is None:
-            return "the bundle does not say what it was trained on; pass --data"
-        return data_sets.reload(training.data).test
-    except (BadInputError, MissingRuntimeError) as error:
-        if data is not None:
-            raise
-        return f"{error.what} ({error.where or error.got}); pass --data"
-
-
-def _fitting(samples: np.ndarray, bundle: Bundle, where: object) -> np.ndarray:
-    shape = bundle.manifest.sample_shape
-    if math.prod(samples.shape[1:]) != math.prod(shape):
-        raise DataError(
-            "the data does not fit the model",
-            where=where,
-            got=f"{list(samples.shape[1:])} a sample",
-            expected=f"{list(shape)} a sample",
-        )
-    return samples
-
-
-def _failed(
-    runtime: Runtime, stage: str, precision: Precision, error: TiedExportError
-) -> Comparison:
-    return Comparison(runtime.name, stage, precision, "failed", str(error))
-
-
-def _held_back(data: str | Path, training: TrainingRecord | None) -> np.ndarray:
-    """The test set of the training if this is its data, wherever it lies now; else a new split."""
-    if training is not None:
-        with contextlib.suppress(DataError):
-            same = data_sets.load(data, **training.data.options)
-            if same.record.sha256 == training.data.sha256:
-                return same.test
-    return data_sets.load(data).test

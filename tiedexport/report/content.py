@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.report import images, pictures, tables, tie_tables, ties_section
+from tiedexport.report import images, layers, pictures, tables, tie_tables, ties_section
 from tiedexport.report.page import (
     Answer,
     Chart,
@@ -153,9 +153,10 @@ def _verify_section(result: VerifyResult) -> Section:
         blocks.append(Chart("errors", f"Worst error in units of its bound. {alt}", chart))
     blocks += [tables.comparisons(result)] if result.ran else []
     blocks += [table] if (table := tables.quality(result)).rows else []
-    if reasons := tables.not_run([*result.comparisons, *result.quality]):
+    if reasons := layers.reasons(result):
         blocks.append(Reasons(tuple(reasons)))
     if result.ran:
+        blocks += layers.folds(result)
         blocks.append(Fold("Every figure", tables.comparison_details(result)))
     text = (
         "Every output is compared with a float64 reference that travels in the bundle. Its bound "

@@ -60,9 +60,13 @@ class Row(Contender, Protocol):
 
 
 def contender(row: Contender) -> str:
-    """A runtime and precision in a few characters: onnxruntime fp32, or onnxruntime fp32 packed."""
+    """A runtime and precision in a few characters, and any remark: onnxruntime fp32 packed."""
     mode = "packed" if getattr(row, "memory", "shared") == "packed" else None
-    return " ".join(str(part) for part in (row.runtime, row.precision, mode) if part)
+    return " ".join(str(part) for part in (row.runtime, row.precision, mode, _remark(row)) if part)
+
+
+def _remark(row: Contender) -> str:
+    return f"({remark})" if (remark := getattr(row, "remark", "")) else ""
 
 
 def seconds(value: float | None) -> str:
@@ -95,14 +99,14 @@ def _three_digits(value: float) -> str:
 
 def not_run(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
     """(status, who, reason) of every row that has a reason; equal reasons of a runtime in one."""
-    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+    groups: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for row in rows:
         if row.reason:
-            key = (row.status, row.runtime, row.reason)
+            key = (row.status, row.runtime, _remark(row), row.reason)
             groups.setdefault(key, {})[str(row.precision or "")] = None
     return [
-        (status, f"{runtime} {', '.join(precisions)}".rstrip(), reason)
-        for (status, runtime, reason), precisions in groups.items()
+        (status, " ".join(filter(None, (runtime, ", ".join(precisions), remark))), reason)
+        for (status, runtime, remark, reason), precisions in groups.items()
     ]
 
 

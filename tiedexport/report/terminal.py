@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table as RichTable
 
-from tiedexport.report import tables, tie_tables
+from tiedexport.report import layers, tables, tie_tables
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
 def print_verify(result: VerifyResult, console: Console | None = None) -> None:
-    """Errors in units of their bounds, test RMSE, and every reason in full."""
+    """Errors in units of their bounds, test RMSE, layer by layer, and every reason in full."""
     console = console or Console(highlight=False)
     print_table(console, tables.comparisons(result))
     print_table(console, tables.quality(result))
-    _print_reasons(console, tables.not_run([*result.comparisons, *result.quality]))
+    for table in layers.layer_tables(result):
+        print_table(console, table)
+    _print_reasons(console, layers.reasons(result))
 
 
 def print_bench(result: BenchResult, console: Console | None = None) -> None:

@@ -1,0 +1,74 @@
+"""Layer by layer: a table a stage and precision, and the first layer that strays of each runner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from tiedexport.report import tables
+from tiedexport.report.page import Fold
+from tiedexport.report.tables import Table, contender, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tiedexport.results import Comparison, VerifyResult
+
+_COLUMNS = 4
+
+
+def layer_tables(result: VerifyResult) -> Iterator[Table]:
+    """Errors in units of their bounds by layer and runner, a few runners to a table."""
+    ran = [row for row in result.layers if row.layer]
+    for stage, precision in dict.fromkeys((row.stage, row.precision) for row in ran):
+        here = [row for row in ran if (row.stage, row.precision) == (stage, precision)]
+        runners = list(dict.fromkeys(map(_runner, here)))
+        for first in range(0, len(runners), _COLUMNS):
+            yield _table(f"{stage} {precision}", here, runners[first : first + _COLUMNS])
+
+
+def _table(title: str, rows: Sequence[Comparison], runners: Sequence[str]) -> Table:
+    cells = {(row.layer, _runner(row)): row for row in rows}
+    lines, marks = [], []
+    for layer in dict.fromkeys(row.layer for row in rows):
+        here = [cells.get((layer, runner)) for runner in runners]
+        failed = any(row is not None and row.status == "failed" for row in here)
+        marks.append("failed" if failed else "passed")
+        lines.append((layer, *map(_error, here), marks[-1]))
+    return Table(
+        ("layer", *runners, "status"),
+        tuple(lines),
+        marks=tuple(marks),
+        title=f"{title}: error of each layer in units of its bound",
+    )
+
+
+def _runner(row: Comparison) -> str:
+    return contender(structs.replace(row, precision=None))
+
+
+def _error(row: Comparison | None) -> str:
+    if row is None:
+        return "–"
+    return row.status if row.error_in_bounds is None else number(row.error_in_bounds, ".3f")
+
+
+def folds(result: VerifyResult) -> list[Fold]:
+    """The tables for a page, each under its title."""
+    return [Fold(t.title, replace(t, title="")) for t in layer_tables(result)]
+
+
+def reasons(result: VerifyResult) -> list[tuple[str, str, str]]:
+    """(status, who, why) of all that did not pass: what strays first, and what could not run."""
+    unseen = [row for row in result.layers if not row.layer or row.status == "not run"]
+    return [
+        *((row.status, f"{contender(row)} {row.stage}", _where(row)) for row in result.strays),
+        *tables.not_run([*result.comparisons, *unseen, *result.quality]),
+    ]
+
+
+def _where(row: Comparison) -> str:
+    by = row.error_in_bounds
+    return f"strays at {row.layer}: {row.reason}" + ("" if by is None else f", by up to {by:.3g} x")
