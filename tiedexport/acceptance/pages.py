@@ -54,7 +54,7 @@ def overview(result: AcceptanceResult) -> Table:
 
 
 def print_result(result: AcceptanceResult, console: Console | None = None) -> None:
-    """What passed in a table a section, why the rest did not, and the verdicts."""
+    """For each section what ran, in tables, and why the rest did not pass; verdicts last."""
     from rich.console import Console as RichConsole
 
     from tiedexport.report import terminal
@@ -63,11 +63,21 @@ def print_result(result: AcceptanceResult, console: Console | None = None) -> No
     for section in result.sections:
         for block in _tables(section, result):
             terminal.print_table(console, block)
-        for note in section.notes:
-            console.print(f"note: {note}", markup=False)
-    for section in result.sections:
-        why = section.reason or section.question
-        terminal.print_reason(console, section.status, section.name, section.status, why)
+        for status, who, why in _reasons(section):
+            terminal.print_reason(console, status, who, status, why)
+    console.print()
+    terminal.print_table(console, overview(result))
+
+
+def _reasons(section: Section) -> list[tuple[str, str, str]]:
+    """(status, who, why) of whatever has something to say; equal reasons in one."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for check in section.checks:
+        if check.reason:
+            groups.setdefault((check.status, check.reason), []).append(check.what)
+    found = [(status, ", ".join(names), why) for (status, why), names in groups.items()]
+    found += tables.not_run(section.latencies)
+    return found + [("note", section.name, note) for note in section.notes]
 
 
 def _blocks(section: Section, result: AcceptanceResult) -> list[Block]:
@@ -79,19 +89,18 @@ def _blocks(section: Section, result: AcceptanceResult) -> list[Block]:
             if figure is not None:
                 alt = f"Latency on the device of the {stage} by batch size"
                 blocks.append(Chart(f"latency-{stage}", alt, figure, wide=True))
-    reasons: list[tuple[str, str, str]] = []
-    reasons += [(row.status, row.what, row.reason) for row in section.checks if row.reason]
-    reasons += tables.not_run(section.latencies)
-    reasons += [("note", section.name, note) for note in section.notes]
+    reasons = _reasons(section)
     if reasons:
         blocks.append(Reasons(tuple(reasons)))
     return blocks
 
 
 def _tables(section: Section, result: AcceptanceResult) -> list[Table]:
-    """Checks of one set of figures in one table, then latencies."""
+    """Checks with the same figures in one table, those without any in none, then latencies."""
     groups: dict[tuple[str, ...], list[Check]] = {}
     for check in section.checks:
+        if check.reason and not check.figures:
+            continue
         groups.setdefault(tuple(check.figures), []).append(check)
     found = [
         Table(

@@ -33,9 +33,7 @@ from tiedexport.output import Output
 @click.option("-o", "--output", type=PATH, help="Folder of --acceptance's results.")
 @json_option
 @common
-@click.pass_context
 def bench(
-    ctx: click.Context,
     quiet: bool,
     json_file: Path | None,
     acceptance: bool,
@@ -50,7 +48,7 @@ def bench(
     verdict each. It exits with 1 if any disagrees and with 3 if any could not run.
     """
     if acceptance:
-        _accept(ctx, quiet, json_file, output, arguments)
+        _accept(quiet, json_file, output, arguments)
         return
     if arguments["bundle"] is None:
         raise click.UsageError("Missing argument 'NAME.TIED'.")
@@ -66,12 +64,9 @@ def bench(
 
 
 def _accept(
-    ctx: click.Context,
-    quiet: bool,
-    json_file: Path | None,
-    output: Path | None,
-    arguments: dict[str, Any],
+    quiet: bool, json_file: Path | None, output: Path | None, arguments: dict[str, Any]
 ) -> None:
+    ctx = click.get_current_context()
     for name in ("runtime", "stage", "percentile", "threads", "memory"):
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name} does not go with --acceptance")
