@@ -198,6 +198,9 @@ class FakeBuilder:
             return Availability(False, reason="no driver", remedy="install one")
         return Availability(True, "1.0")
 
+    def fingerprint(self, target: str) -> tuple[str, ...]:
+        return self.name, "1.0"
+
     def refusal(self, request: engines.EngineRequest) -> str | None:
         refused = self._behaviour == "refusing" and request.stage.name == "autoencoder"
         return "too large for this device" if refused else None
@@ -228,7 +231,11 @@ def test_an_engine_that_cannot_be_built_is_a_row_and_leaves_the_bundle_whole(
     manifest = open_bundle(tmp_path / "b.tied").manifest
     built = [row for row in result.engines if row.status == "passed"]
     assert [record.file for record in manifest.plans] == [row.file for row in built]
-    assert result.engine_bytes == sum(row.size_bytes for row in built)
+    graphs = {f"plans/graphs/{record.stage}.fp16.onnx" for record in manifest.plans}
+    assert {record.graph for record in manifest.plans} == graphs
+    on_disk = {path for path in (tmp_path / "b.tied" / "plans").rglob("*") if path.is_file()}
+    assert on_disk == {tmp_path / "b.tied" / f for f in graphs | {row.file for row in built}}
+    assert result.engine_bytes == sum(path.stat().st_size for path in on_disk)
     for record in manifest.plans:
         assert record.file == f"plans/fake/{record.stage}.fp16.plan"
         assert manifest.files[record.file].size_bytes == len(f"plan of {record.stage}")

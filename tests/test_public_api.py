@@ -62,7 +62,8 @@ def test_the_arguments_of_a_public_function_stay(path: str) -> None:
 def test_the_options_of_build_stay() -> None:
     options = import_module("tiedexport.export").Options.__annotations__
     assert " ".join(options) == (
-        "precision target weights opset io_dtype family settings input_shape samples"
+        "precision keep_fp32 target weights engine_options profile_shapes timing_cache force "
+        "opset io_dtype family settings input_shape samples"
     )
 
 

@@ -6,9 +6,7 @@ is alive.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,22 +16,21 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import tiedexport
-from tiedexport import engines, environment, passes, rounding
-from tiedexport.bundle import write_manifest
+from tiedexport import environment, passes, precision_choice, rounding
+from tiedexport.bundle import Bundle, write_manifest
 from tiedexport.chain import layers_from_graph
-from tiedexport.engines import Weights
-from tiedexport.errors import GraphError, TiedExportError
+from tiedexport.errors import GraphError
 from tiedexport.golden import CODE, INPUT, RECONSTRUCTION, golden_pairs
 from tiedexport.manifest import SCHEMA, FileRecord, Manifest, PlanRecord, Tolerance
-from tiedexport.results import EngineOutcome
-from tiedexport.spec import Precision, StageSpec, TensorSpec
+from tiedexport.spec import Layer, Precision, StageSpec, TensorSpec
 from tiedexport.trace import graph_from_module
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tiedexport.checkpoint import Checkpoint
+    from tiedexport.precision_choice import Choice
 
 STAGES = {
     "encoder": (INPUT, CODE),
@@ -43,12 +40,6 @@ STAGES = {
 """Stage → the names of its input and its output."""
 
 _GOLDEN = "golden.npz"
-
-
-def engine_precisions(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
-    """Engines are built in the half precisions of a bundle, in fp32 only where it has no other."""
-    half = tuple(p for p in precisions if p is not Precision.FP32)
-    return half or tuple(precisions)
 
 
 class Assembly:
@@ -61,7 +52,6 @@ class Assembly:
         name: str,
         opset: int,
         io_dtype: Precision,
-        weights: Weights,
     ) -> None:
         self._checkpoint = checkpoint
         self._module = checkpoint.module()
@@ -69,10 +59,8 @@ class Assembly:
         self._name = name
         self._opset = opset
         self._io_dtype = io_dtype
-        self._weights_mode: Weights = weights
         self._precisions: list[Precision] = []
-        self._plans: list[PlanRecord] = []
-        self.outcomes: list[EngineOutcome] = []
+        self._kept: dict[Precision, dict[str, Precision]] = {}
 
     def write_golden(self, precisions: Sequence[Precision]) -> None:
         """Evaluate the model in float64 and write the golden pairs, few beside the weights."""
@@ -92,11 +80,42 @@ class Assembly:
         self._graph = passes.run(model, passes.CANONICAL, self._plan("autoencoder", Precision.FP32))
         self._stages = tuple(self._stage_spec(name) for name in STAGES)
 
+    def choose_precisions(self, random_samples: bool, keep_fp32: Iterable[str]) -> Choice:
+        """Decide by evidence which types the weights need, and keep to it from here on.
+
+        Raises:
+            UsageError: a name of `keep_fp32` is no weight.
+        """
+        training = self._checkpoint.training
+        choice = precision_choice.choose(
+            self._layers,
+            self._parameters,
+            self._checkpoint.samples.numpy(),
+            test_rmse=training.test_rmse if training else None,
+            random_samples=random_samples,
+            keep_fp32=keep_fp32,
+        )
+        self._kept = choice.kept
+        return choice
+
+    def keep_fp32(self, names: Iterable[str], precisions: Iterable[Precision]) -> None:
+        """Keep some weights in fp32 in every one of these precisions.
+
+        Raises:
+            UsageError: a name is no weight.
+        """
+        self._kept = precision_choice.keep_in_fp32(self._layers, names, precisions)
+
     def write_precision(self, precision: Precision) -> None:
         """Write every parameter once and the three graphs that use them, then check the graphs."""
         from tiedexport import graph_files
 
-        weights = {name: _rounded(w, precision, name) for name, w in self._parameters.items()}
+        kept = self._kept.get(precision, {})
+        types = precision_choice.stored_types(self._layers, precision, kept)
+        weights = {
+            name: _rounded(weight, types.get(name, precision), name)
+            for name, weight in self._parameters.items()
+        }
         save_file(weights, self._staging / _weights_file(precision))
         for stage in STAGES:
             model = passes.run(self._graph, passes.STAGE_FILE, self._plan(stage, precision))
@@ -104,23 +123,21 @@ class Assembly:
             graph_files.save_checked(model, path)
         self._precisions.append(precision)
 
-    def build_engines(self, target: str, tell: Callable[[str], None]) -> None:
-        """Build an engine for every stage; what could not be built is an outcome with a reason.
+    def draft(self) -> Bundle:
+        """The bundle as far as it is written: graphs, weights and what they mean."""
+        return Bundle(self._staging, self._manifest({}, (), ()))
 
-        `tell` is called with a few words of progress.
-        """
-        availability = engines.builder_for(target).availability(target)
-        if not availability.available:
-            self.outcomes.append(EngineOutcome(target, "", None, "not run", availability.why))
-            return
-        for precision in engine_precisions(self._precisions):
-            for stage in self._stages:
-                self.outcomes.append(self._build_engine(target, stage, precision, tell))
-
-    def write_manifest(self) -> Manifest:
+    def write_manifest(self, plans: Iterable[PlanRecord]) -> Manifest:
         """Hash every file and write the manifest around them."""
         tolerances = tuple(self._tolerances())
-        return write_manifest(self._staging, lambda files: self._manifest(files, tolerances))
+        return write_manifest(
+            self._staging, lambda files: self._manifest(files, tuple(plans), tolerances)
+        )
+
+    @property
+    def _layers(self) -> tuple[Layer, ...]:
+        """Those of the autoencoder, which are all."""
+        return self._stages[-1].layers
 
     @cached_property
     def _parameters(self) -> dict[str, np.ndarray]:
@@ -135,6 +152,7 @@ class Assembly:
             precision=precision,
             io_dtype=self._io_dtype,
             weights=self._staging / _weights_file(precision),
+            kept=self._kept.get(precision, {}),
         )
 
     def _first_golden(self, tensor: str) -> np.ndarray:
@@ -161,62 +179,6 @@ class Assembly:
             layers,
         )
 
-    def _build_engine(
-        self, target: str, stage: StageSpec, precision: Precision, tell: Callable[[str], None]
-    ) -> EngineOutcome:
-        start = time.perf_counter()
-        builder = engines.builder_for(target)
-        graph = self._engine_graph(stage.name, precision)
-        request = engines.EngineRequest(
-            stage, precision, target, graph, self._weights_mode, tuple(self._parameters)
-        )
-        if (refusal := builder.refusal(request)) is not None:
-            return EngineOutcome(target, stage.name, precision, "not run", refusal)
-        try:
-            engine = builder.build(
-                request, lambda phase, done, all_: tell(f"{stage.name}: {phase} {done}/{all_}")
-            )
-        except TiedExportError as error:
-            return EngineOutcome(target, stage.name, precision, "failed", str(error))
-        record = self._write_plan(request, engine)
-        size_bytes, seconds = len(engine.plan), time.perf_counter() - start
-        return EngineOutcome(
-            target, stage.name, precision, "passed", "", record.file, size_bytes, seconds
-        )
-
-    def _engine_graph(self, stage: str, precision: Precision) -> Path | bytes:
-        if self._weights_mode == "baked":
-            return self._staging / _graph_file(stage, precision)
-        from tiedexport import graph_files
-
-        plan = self._plan(stage, precision)
-        model = passes.run(self._graph, passes.STAGE_WITH_WEIGHT_INPUTS, plan)
-        return graph_files.serialised(model)
-
-    def _write_plan(self, request: engines.EngineRequest, engine: engines.Engine) -> PlanRecord:
-        folder = f"plans/{request.target.replace(':', '-')}"
-        file = f"{folder}/{request.stage.name}.{request.precision}.plan"
-        path = self._staging / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(engine.plan)
-        graph = request.graph if isinstance(request.graph, bytes) else request.graph.read_bytes()
-        record = PlanRecord(
-            file=file,
-            stage=request.stage.name,
-            precision=request.precision,
-            target=request.target,
-            package=engine.package,
-            package_version=engine.package_version,
-            compute_capabilities=engine.compute_capabilities,
-            weights=request.weights,
-            bindings=engine.bindings,
-            graph_sha256=hashlib.sha256(graph).hexdigest(),
-            options=request.options,
-            layers=engine.layers,
-        )
-        self._plans.append(record)
-        return record
-
     def _tolerances(self) -> Iterator[Tolerance]:
         for precision in self._precisions:
             for stage in self._stages:
@@ -227,6 +189,7 @@ class Assembly:
                     precision=precision,
                     accumulation=Precision.FP32,
                     io=self._io_dtype,
+                    kept=self._kept.get(precision, {}),
                 ).bound
                 yield Tolerance(
                     stage.name,
@@ -238,7 +201,10 @@ class Assembly:
                 )
 
     def _manifest(
-        self, files: dict[str, FileRecord], tolerances: tuple[Tolerance, ...]
+        self,
+        files: dict[str, FileRecord],
+        plans: tuple[PlanRecord, ...],
+        tolerances: tuple[Tolerance, ...],
     ) -> Manifest:
         precisions = self._precisions
         return Manifest(
@@ -256,12 +222,13 @@ class Assembly:
             ties=self._module.ties,
             weights={p: _weights_file(p) for p in precisions},
             graphs={p: {s: _graph_file(s, p) for s in STAGES} for p in precisions},
-            plans=tuple(self._plans),
+            plans=plans,
             golden=_GOLDEN,
             tolerances=tolerances,
             training=self._checkpoint.training,
             versions=environment.packages(),
             files=files,
+            kept=self._kept,
         )
 
 

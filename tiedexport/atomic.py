@@ -71,8 +71,18 @@ def link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:
-        with _naming(target):
-            shutil.copyfile(source, target)
+        copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Make `target` a file of the same content; missing parents are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(target):
+        shutil.copyfile(source, target)
 
 
 @contextlib.contextmanager

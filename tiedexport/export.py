@@ -1,97 +1,42 @@
-"""`build`: a model becomes a bundle of graphs, weights, engines and golden pairs."""
+"""`build`: a model becomes a bundle of graphs, weights, engines and golden pairs.
+
+What needs torch is imported late: engines are added to a bundle without.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec.structs import replace
 
-from tiedexport import engines, foreign, live
-from tiedexport.assembly import STAGES, Assembly, engine_precisions
-from tiedexport.bundle import MANIFEST, open_bundle, staging_directory
-from tiedexport.engines import Weights
-from tiedexport.errors import MissingRuntimeError, UsageError
-from tiedexport.foreign.brought import Asked
+from tiedexport import engine_addition
+from tiedexport.bundle import MANIFEST, open_bundle, safetensors_layout, staging_directory
+from tiedexport.engine_build import EngineBuild
+from tiedexport.engine_build.shelf import shelf_beside
+from tiedexport.engine_options import check_shapes
+from tiedexport.order import DEFAULT_PRECISIONS, Options, order_from
 from tiedexport.progress import Progress
 from tiedexport.results import BuildResult
-from tiedexport.spec import Precision, precisions_from
-from tiedexport.trace import OPSETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
     from typing import Unpack
 
     from torch import nn
 
+    from tiedexport.assembly import Assembly
     from tiedexport.bundle import Bundle
-    from tiedexport.checkpoint import Checkpoint
+    from tiedexport.engine_build import Made
+    from tiedexport.engine_build.shelf import PlanShelf
+    from tiedexport.order import Order
+    from tiedexport.progress import Task
     from tiedexport.results import EngineOutcome
+    from tiedexport.results.precision import TieChoice
+    from tiedexport.spec import Precision
 
-
-DEFAULT_OPSET = 22
-
-
-class Options(TypedDict, total=False):
-    """What `build` and `plan` take besides the model and its bundle.
-
-    Attributes:
-        precision: "fp32,fp16,bf16" or an iterable; by default the recipe's, else fp32 and fp16.
-        target: engines to build, "rtx:sm89" or "tensorrt"; by default the recipe's, else every
-            engine that this machine can build; an empty iterable builds none.
-        weights: "shared" makes engines that take their weights as inputs, "baked" puts them inside.
-        opset: ONNX operator set, 18 to 23 (Gelu needs 20, bf16 convolutions 22).
-        io_dtype: type of every stage's inputs and outputs, "fp32" or "fp16".
-        family: of a bare state dict: "autoencoder".
-        settings: fields of that family's configuration that a state dict cannot tell, as
-            {"activation": "tanh"}.
-        input_shape: of one item, for a live module that has no such attribute.
-        samples: a file of inputs for the golden pairs; by default the checkpoint's, else random.
-    """
-
-    precision: str | Iterable[str] | None
-    target: Iterable[str] | None
-    weights: Weights
-    opset: int
-    io_dtype: str
-    family: str | None
-    settings: Mapping[str, str] | None
-    input_shape: int | Sequence[int] | None
-    samples: str | Path | None
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a build was asked for, with every default filled in."""
-
-    checkpoint: Checkpoint
-    source: str
-    notes: tuple[str, ...]
-    output: Path
-    precisions: tuple[Precision, ...]
-    targets: tuple[str, ...]
-    targets_asked_for: bool
-    weights: Weights
-    opset: int
-    io_dtype: Precision
-
-    def describe(self) -> str:
-        """The plan of work, a line a step."""
-        precisions = ", ".join(engine_precisions(self.precisions))
-        lines = [
-            f"read    {self.source}",
-            *(f"        {note}" for note in self.notes),
-            f"export  {', '.join(STAGES)} to ONNX opset {self.opset}, {self.io_dtype} in and out",
-            *(f"write   weights and three graphs in {p}" for p in self.precisions),
-            *(
-                f"build   {target} engines in {precisions}, weights {self.weights}"
-                for target in self.targets
-            ),
-            f"write   {self.output}",
-        ]
-        return "\n".join(lines)
+__all__ = ["Options", "build", "plan", "result_from"]
 
 
 def build(
@@ -101,13 +46,15 @@ def build(
     progress: Progress | None = None,
     **options: Unpack[Options],
 ) -> BuildResult:
-    """Build a bundle from a model.
+    """Build a bundle from a model, or engines into a bundle.
 
     Args:
         model: a checkpoint that `train` wrote, a live module (itself, or as
             "package.module:factory"), a `torch.export` program (`.pt2`), or a bare state dict
             (`.pt`, `.safetensors`). A live module and a program run code: build what you trust.
-        output: the bundle's directory; by default beside the model, with suffix `.tied`.
+            Or a bundle, which then gets engines, and all else in it stays as it is.
+        output: the bundle's directory; by default beside the model, with suffix `.tied`; a bundle
+            is by default replaced by itself with its engines.
         progress: where to show progress; by default nowhere.
         options: see `Options`.
 
@@ -123,18 +70,20 @@ def build(
     """
     start = time.perf_counter()
     progress = progress or Progress(quiet=True)
+    if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file():
+        addition = engine_addition.addition_from(Path(model), output, **options)
+        made = engine_addition.add(addition, progress)
+        bundle, seconds = open_bundle(addition.output, check="size"), time.perf_counter() - start
+        asked_for = addition.engines.asked_for
+        return result_from(bundle, made.outcomes, seconds, asked_for=asked_for)
     order = order_from(model, output, **options)
     for note in order.notes:
         progress.say(f"{order.source}: {note}")
-    with staging_directory(order.output) as staging:
-        assembly = Assembly(
-            order.checkpoint, staging, order.output.stem, order.opset, order.io_dtype, order.weights
-        )
-        _assemble(assembly, order, progress)
-        _refuse_to_replace(order, assembly.outcomes)
+    made, choice = _write(order, progress)
     bundle, seconds = open_bundle(order.output, check="size"), time.perf_counter() - start
-    result = result_from(bundle, assembly.outcomes, seconds, asked_for=order.targets_asked_for)
-    return msgspec.structs.replace(result, notes=order.notes)
+    asked_for = order.engines.asked_for
+    result = result_from(bundle, made.outcomes, seconds, asked_for=asked_for)
+    return replace(result, notes=order.notes, precision_choice=choice)
 
 
 def plan(
@@ -145,90 +94,9 @@ def plan(
     Raises:
         TiedExportError: as `build`.
     """
+    if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file():
+        return engine_addition.addition_from(Path(model), output, **options).describe()
     return order_from(model, output, **options).describe()
-
-
-def order_from(
-    model: str | Path | nn.Module, output: str | Path | None, **options: Unpack[Options]
-) -> Order:
-    """Read the model and fill in the defaults, from its recipe where it has one.
-
-    Raises:
-        TiedExportError: as `build`.
-    """
-    weights, io_dtype = options.get("weights", "shared"), options.get("io_dtype", "fp32")
-    opset = options.get("opset", DEFAULT_OPSET)
-    _refuse_unknown(weights, io_dtype, opset)
-    named = isinstance(model, str | Path)
-    if not named and output is None:
-        raise UsageError("a module has no place beside it", got="no output", expected="a path")
-    brought = foreign.checkpoint(model, _asked(options))
-    training = brought.checkpoint.training
-    recipe = training.recipe.get("build", {}) if training else {}
-    asked = options.get("target")
-    asked = asked if asked is not None else (recipe.get("targets") or None)
-    targets = tuple(asked) if asked is not None else engines.default_targets()
-    for name in targets:
-        engines.builder_for(name)
-    precision = options.get("precision")
-    return Order(
-        checkpoint=brought.checkpoint,
-        source=str(model) if named else type(model).__name__,
-        notes=brought.notes,
-        output=Path(output) if output is not None else _beside(str(model)),
-        precisions=precisions_from(
-            precision if precision is not None else recipe.get("precisions") or "fp32,fp16"
-        ),
-        targets=targets,
-        targets_asked_for=asked is not None,
-        weights=weights,
-        opset=opset,
-        io_dtype=Precision(io_dtype),
-    )
-
-
-def _refuse_unknown(weights: str, io_dtype: str, opset: int) -> None:
-    if weights not in ("shared", "baked"):
-        raise UsageError("unknown weights mode", got=repr(weights), expected="shared or baked")
-    if io_dtype not in ("fp32", "fp16"):
-        raise UsageError("unknown I/O dtype", got=repr(io_dtype), expected="fp32 or fp16")
-    if opset not in OPSETS:
-        expected = f"{OPSETS.start} to {OPSETS.stop - 1}"
-        raise UsageError("unsupported opset", got=opset, expected=expected)
-
-
-def _asked(options: Options) -> Asked:
-    shape, samples = options.get("input_shape"), options.get("samples")
-    axes = (shape,) if isinstance(shape, int) else tuple(shape or ())
-    if shape is not None and (not axes or min(axes) < 1):
-        raise UsageError(
-            "no shape of an input", got=shape, expected="sizes from 1 on: 784, or 1,28,28"
-        )
-    return Asked(
-        options.get("family"),
-        options.get("settings") or {},
-        axes or None,
-        None if samples is None else Path(samples),
-    )
-
-
-def _beside(model: str) -> Path:
-    """`model.tied` for `model.pt`, `Net.tied` in this folder for `package.module:Net`."""
-    if live.is_reference(model) and not Path(model).exists():
-        return Path(f"{model.rpartition(':')[2]}.tied")
-    return Path(model).with_suffix(".tied")
-
-
-def _refuse_to_replace(order: Order, outcomes: Sequence[EngineOutcome]) -> None:
-    """A bundle that stands is not replaced by one that lacks an engine which was asked for."""
-    lacking = [engine for engine in outcomes if engine.status != "passed"]
-    if order.targets_asked_for and lacking and order.output.exists():
-        raise MissingRuntimeError(
-            "an engine that was asked for was not built; the bundle that stands is left as it was",
-            where=order.output,
-            got="; ".join(dict.fromkeys(f"{e.target}: {e.reason}" for e in lacking)),
-            hint="take another -o, or --target none",
-        )
 
 
 def result_from(
@@ -241,12 +109,13 @@ def result_from(
     """What a bundle holds, with the engines that were tried for it."""
     manifest = bundle.manifest
     sizes = {name: record.size_bytes for name, record in manifest.files.items()}
-    engine_bytes = sum(sizes[plan.file] for plan in manifest.plans)
+    engine_bytes = sum(sizes[file] for file in manifest.engine_files)
     manifest_bytes = (bundle.path / MANIFEST).stat().st_size
+    layouts = [safetensors_layout(bundle.weights_path(p)) for p in manifest.precisions]
     return BuildResult(
         bundle=str(bundle.path),
         precisions=manifest.precisions,
-        parameter_bytes=sum(manifest.parameter_count * p.itemsize for p in manifest.precisions),
+        parameter_bytes=sum(length for layout in layouts for *_, length in layout.values()),
         file_bytes=sum(sizes.values()) + manifest_bytes - engine_bytes,
         engine_bytes=engine_bytes,
         engines=tuple(engines),
@@ -255,18 +124,58 @@ def result_from(
     )
 
 
-def _assemble(assembly: Assembly, order: Order, progress: Progress) -> None:
-    steps = 3 + len(order.precisions) + len(order.targets)
-    with progress.task("build", steps) as task:
-        assembly.write_golden(order.precisions)
-        task.advance(note="golden pairs")
-        assembly.trace()
-        task.advance(note="graph")
-        for precision in order.precisions:
-            assembly.write_precision(precision)
-            task.advance(note=f"weights and graphs in {precision}")
-        for target in order.targets:
-            assembly.build_engines(target, lambda note: task.advance(0, note=note))
-            task.advance(note=f"engines for {target}")
-        assembly.write_manifest()
-        task.advance(note="manifest")
+def _write(order: Order, progress: Progress) -> tuple[Made, tuple[TieChoice, ...]]:
+    from tiedexport.assembly import Assembly
+
+    with staging_directory(order.output) as staging, shelf_beside(order.output) as shelf:
+        assembly = Assembly(
+            order.checkpoint, staging, order.output.stem, order.opset, order.io_dtype
+        )
+        with progress.task("build", 4) as task:
+            precisions, choice = _assemble(assembly, order, task, progress)
+            made = _build_engines(assembly, order, precisions, shelf, task)
+            engine_addition.refuse_to_replace(order.output, order.engines, made)
+            assembly.write_manifest(made.plans)
+            task.advance(note="manifest")
+    return made, choice
+
+
+def _assemble(
+    assembly: Assembly, order: Order, task: Task, progress: Progress
+) -> tuple[tuple[Precision, ...], tuple[TieChoice, ...]]:
+    """Everything but engines, in the precisions asked for, or in those that evidence asks for."""
+    assembly.write_golden(order.precisions or DEFAULT_PRECISIONS)
+    task.advance(note="golden pairs")
+    assembly.trace()
+    task.advance(note="graph")
+    ties: tuple[TieChoice, ...] = ()
+    if order.precisions is None:
+        choice = assembly.choose_precisions(order.random_samples, order.keep_fp32)
+        for line in choice.lines:
+            progress.say(line)
+        precisions, ties = choice.precisions, choice.ties
+    else:
+        precisions = order.precisions
+        assembly.keep_fp32(order.keep_fp32, precisions)
+    task.total += len(precisions)
+    for precision in precisions:
+        assembly.write_precision(precision)
+        task.advance(note=f"weights and graphs in {precision}")
+    return precisions, ties
+
+
+def _build_engines(
+    assembly: Assembly,
+    order: Order,
+    precisions: tuple[Precision, ...],
+    shelf: PlanShelf,
+    task: Task,
+) -> Made:
+    draft, standing = assembly.draft(), order.engines.standing
+    check_shapes(
+        order.engines.profile_shapes, [s for stage in draft.manifest.stages for s in stage.inputs]
+    )
+    build = EngineBuild(draft, standing, order.engines.wanted(precisions), shelf)
+    task.total += build.count
+    before = task.done
+    return build.run(lambda done, note: task.reach(before + done, note=note))

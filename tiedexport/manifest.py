@@ -135,6 +135,12 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         """The precisions that weights and graphs are stored in."""
         return tuple(self.weights)
 
+    @property
+    def engine_files(self) -> frozenset[str]:
+        """Files that are there for engines alone: plans, and graphs that no stage has."""
+        of_stages = {file for graphs in self.graphs.values() for file in graphs.values()}
+        return frozenset({f for p in self.plans for f in (p.file, p.graph) if f} - of_stages)
+
     def stage(self, name: str) -> StageSpec:
         """The stage of that name.
 

@@ -15,7 +15,10 @@ LINE_INTERVAL_S = 5.0
 
 
 class Task:
-    """One task of a `Progress`: count what is done, and show it when it is time to."""
+    """One task of a `Progress`: count what is done, and show it when it is time to.
+
+    `total` may grow while it becomes known how much there is to do.
+    """
 
     def __init__(
         self, total: int, show: Callable[[float, str], None], interval_s: float, done: float = 0
@@ -98,11 +101,11 @@ class Progress:
 
         def show(now_done: float, note: str) -> None:
             elapsed_s = time.monotonic() - started_s
-            left = f"{elapsed_s:.1f} s" if now_done >= total else ""
-            if done < now_done < total:
-                left_s = elapsed_s * (total - now_done) / (now_done - done)
+            left = f"{elapsed_s:.1f} s" if now_done >= task.total else ""
+            if done < now_done < task.total:
+                left_s = elapsed_s * (task.total - now_done) / (now_done - done)
                 left = f"{left_s:.0f} s left"
-            parts = (f"{description}: {int(now_done)}/{total}", note, left)
+            parts = (f"{description}: {int(now_done)}/{task.total}", note, left)
             self._write(", ".join(part for part in parts if part))
 
         task = Task(total, show, LINE_INTERVAL_S, done)
@@ -129,7 +132,7 @@ class Progress:
             shown = bar.add_task(description, total=total, completed=done, note="")
 
             def show(now_done: float, note: str) -> None:
-                bar.update(shown, completed=now_done, note=note)
+                bar.update(shown, completed=now_done, total=task.total, note=note)
 
             task = Task(total, show, BAR_INTERVAL_S, done)
             self._say = lambda line: bar.console.print(line, markup=False, highlight=False)

@@ -218,7 +218,7 @@ def test_a_weights_file_that_does_not_fit_is_a_graph_error(damage, what, model, 
 
 
 def test_weights_become_inputs_after_the_data_and_the_graph_computes_the_same(model, plan, module):
-    taking = passes.run(model, passes.STAGE_WITH_WEIGHT_INPUTS, plan)
+    taking = passes.run(model, ("extract_stage", "lower_precision", *passes.WEIGHT_INPUTS), plan)
     assert not taking.graph.initializers
     names = [value.name for value in taking.graph.inputs]
     assert names[0] == "input"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COUNT = 32
+RANDOM = "samples: random in [0, 1); --samples FILE.npy takes yours"
+"""The line of samples that are no data."""
 
 
 def samples_for(input_shape: tuple[int, ...], path: Path | None) -> tuple[Tensor, str]:
@@ -34,7 +36,7 @@ def samples_for(input_shape: tuple[int, ...], path: Path | None) -> tuple[Tensor
     if path is None:
         generator = torch.Generator().manual_seed(0)
         drawn = torch.rand(COUNT, *input_shape, generator=generator)
-        return drawn, "samples: random in [0, 1); --samples FILE.npy takes yours"
+        return drawn, RANDOM
     array = read(path)[0]
     if array.ndim > 1 and array.shape[1:] != input_shape:
         array = channels_first(array)

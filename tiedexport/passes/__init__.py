@@ -30,8 +30,8 @@ CANONICAL = ("canonical", "layer_form", "stable_names")
 STAGE_FILE = ("extract_stage", "lower_precision", "external_weights")
 """The canonical graph → the graph of one stage, its weights in the bundle's safetensors file."""
 
-STAGE_WITH_WEIGHT_INPUTS = ("extract_stage", "lower_precision", "weight_inputs")
-"""The canonical graph → the graph of one stage that takes its weights as inputs."""
+WEIGHT_INPUTS = ("weight_inputs",)
+"""The graph of a stage → one that takes its weights as inputs."""
 
 
 @dataclass(frozen=True)

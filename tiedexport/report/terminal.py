@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         BenchResult,
         BuildResult,
         DoctorResult,
+        EngineOutcome,
         VerifyResult,
     )
     from tiedexport.results.demo import DemoResult
@@ -82,17 +83,36 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
     engines = Table(
         ("engine", "target", "size", "took"),
         tuple(
-            (f"{e.stage} {e.precision}", e.target, size(e.size_bytes), tables.seconds(e.seconds))
+            (
+                f"{e.stage} {e.precision}",
+                e.target,
+                size(e.size_bytes),
+                "unchanged" if e.reused else tables.seconds(e.seconds),
+            )
             for e in built
         ),
         first_number=2,
     )
     print_table(console, engines)
+    for who, note in _notes(built):
+        console.print(f"[bold]{escape(who)}[/]", soft_wrap=False)
+        console.print(Padding(escape(note), (0, 0, 1, 4), expand=False))
     for engine in result.engines:
         if engine.status != "passed":
             parts = (engine.target, engine.stage, engine.precision)
             who = " ".join(str(part) for part in parts if part)
             print_reason(console, engine.status, who, engine.status, engine.reason)
+
+
+def _notes(engines: Sequence[EngineOutcome]) -> Iterator[tuple[str, str]]:
+    """What is to be known of engines, said once for all of which it is true."""
+    said: dict[str, list[EngineOutcome]] = {}
+    for engine in engines:
+        for note in engine.notes:
+            said.setdefault(note, []).append(engine)
+    for note, about in said.items():
+        who = (f"{e.stage} {e.precision} for {e.target}" for e in about)
+        yield ", ".join(who), note
 
 
 def print_manifest(manifest: Manifest, console: Console | None = None) -> None:
@@ -165,9 +185,15 @@ def _contents(manifest: Manifest) -> Iterator[Table]:
         ),
     )
     yield Table(
-        ("engine", "target", "made by", "weights"),
+        ("engine", "target", "made by", "weights", "batches"),
         tuple(
-            (f"{p.stage} {p.precision}", p.target, f"{p.package} {p.package_version}", p.weights)
+            (
+                f"{p.stage} {p.precision}",
+                p.target,
+                f"{p.package} {p.package_version}",
+                p.weights,
+                ", ".join("-".join(map(str, profile)) for profile in p.profiles),
+            )
             for p in manifest.plans
         ),
         first_number=4,

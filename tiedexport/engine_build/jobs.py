@@ -1,0 +1,108 @@
+"""Which engines a bundle is to have: one job a target, precision and stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+from tiedexport.engine_build import graphs
+from tiedexport.engine_options import EngineOptions, effective
+from tiedexport.engines import Weights
+from tiedexport.results import EngineOutcome
+from tiedexport.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from tiedexport.bundle import Bundle
+    from tiedexport.results import Status
+    from tiedexport.spec import StageSpec
+
+    Tell = Callable[[float, str], None]
+
+_MODES: dict[str, Weights] = {mode: mode for mode in get_args(Weights)}
+_USUAL_PHASES = 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which engines to build, and how.
+
+    Attributes:
+        targets: as their builders write them, each once.
+        precisions: those of the bundle that engines are built in.
+        weights: None takes what the standing plans of a target have, or else "shared".
+        options: None takes what the standing plans of a target have, or else the defaults.
+        timing_cache: a file that builders read and add to.
+        force: build even what stands unchanged.
+    """
+
+    targets: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    weights: Weights | None = None
+    options: EngineOptions | None = None
+    timing_cache: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine."""
+
+    target: str
+    stage: StageSpec
+    precision: Precision
+    weights: Weights
+    options: EngineOptions
+
+    @property
+    def file(self) -> str:
+        """Its path in the bundle."""
+        return f"plans/{self.target.replace(':', '-')}/{self.stage.name}.{self.precision}.plan"
+
+    @property
+    def effective_options(self) -> EngineOptions:
+        """What it is really built with."""
+        return effective(self.options, self.weights)[0]
+
+    def outcome(self, status: Status, reason: str = "") -> EngineOutcome:
+        """A row of the result."""
+        return EngineOutcome(self.target, self.stage.name, self.precision, status, reason)
+
+
+def engine_precisions(precisions: Iterable[Precision]) -> tuple[Precision, ...]:
+    """Engines are built in the half precisions of a bundle, in fp32 only where it has no other."""
+    precisions = tuple(precisions)
+    half = tuple(p for p in precisions if p is not Precision.FP32)
+    return half or precisions
+
+
+def jobs_for(target: str, draft: Bundle, standing: Bundle | None, wanted: Wanted) -> Iterator[Job]:
+    """The engines of one target; what was not asked for is as in the plans that stand."""
+    plans = () if standing is None else standing.manifest.plans
+    for precision in wanted.precisions:
+        alike = [p for p in plans if (p.target, p.precision) == (target, precision)]
+        weights = wanted.weights or (_MODES[alike[0].weights] if alike else "shared")
+        same = [p.options for p in alike if p.weights == weights]
+        options = wanted.options or (same[0] if same else EngineOptions())
+        for stage in graphs.stages(draft.manifest, weights):
+            yield Job(target, stage, precision, weights, options)
+
+
+class Steps:
+    """Shows how far an engine is.
+
+    How many phases a builder goes through is known to nobody: each fills a part of what is left.
+    """
+
+    def __init__(self, tell: Tell, before: int, job: Job) -> None:
+        self._tell, self._before = tell, before
+        self._what = f"{job.stage.name} {job.precision} for {job.target}"
+        self._shares: dict[str, float] = {}
+
+    def __call__(self, phase: str, done: int, steps: int) -> None:
+        """Take a step of a phase into account."""
+        self._shares[phase] = max(self._shares.get(phase, 0.0), done / max(steps, 1))
+        part = 1.0 - 2.0 ** (-sum(self._shares.values()) / _USUAL_PHASES)
+        self._tell(self._before + part, f"{self._what}: {phase}")
