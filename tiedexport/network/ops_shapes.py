@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,20 +44,24 @@ def gather(layer: Any, module: Any, operands: Sequence[Array]) -> Array:
 
 
 def slice_(layer: Any, module: Any, operands: Sequence[Array | None]) -> Array:
-    """Every `stride`-th element of an axis; each of the three may come from an input."""
-    x, *given = operands
+    """Every `stride`-th element of an axis; each of the three may come from an input.
+
+    Out of bounds there is nothing, or in the mode FILL a value, by default 0.
+    """
+    x, start, size, stride, fill, axes = (*operands, *[None] * (6 - len(operands)))
     assert x is not None  # the operand that is sliced is not optional
-    if layer.mode.name != "STRICT_BOUNDS":
-        raise ValueError(f"slicing beyond bounds by {layer.mode.name} is not evaluated")
-    if len(given) > 3:
-        raise ValueError("slicing with a fill value or axes from an input is not evaluated")
-    settings = [
-        getattr(layer, name) if values is None else values.tolist()  # unset, reading one is logged
-        for name, values in zip_longest(("start", "shape", "stride"), given)
-    ]
-    axes = range(x.ndim) if layer.axes is None else [axis % x.ndim for axis in layer.axes]
-    for axis, start, size, stride in zip(axes, *settings, strict=True):
-        x = np.take(x, start + stride * np.arange(size), axis=axis)
+    if layer.mode.name not in ("STRICT_BOUNDS", "FILL") or axes is not None:
+        raise ValueError(f"slicing by {layer.mode.name}, or axes from an input, is not evaluated")
+    given = zip(("start", "shape", "stride"), (start, size, stride), strict=True)
+    # Of what an input gives, nothing must be read from the layer: TensorRT logs an error.
+    settings = [getattr(layer, name) if v is None else v.tolist() for name, v in given]
+    for axis, first, count, step in zip(layer.axes or range(x.ndim), *settings, strict=True):
+        index, extent = first + step * np.arange(count), x.shape[axis]
+        outside = (index < 0) | (index >= extent)
+        if outside.any() and layer.mode.name != "FILL":
+            raise ValueError(f"axis {axis} of {extent} does not have all of {index.tolist()}")
+        x = np.take(x, np.where(outside, 0, index), axis=axis)
+        np.moveaxis(x, axis, 0)[outside] = 0 if fill is None else fill
     return x
 
 
