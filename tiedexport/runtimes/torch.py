@@ -18,7 +18,7 @@ import numpy as np
 from tiedexport import trt
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.results import Availability
-from tiedexport.runtimes import bind_by_running
+from tiedexport.runtimes import Options, bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tiedexport.bundle import Bundle
-    from tiedexport.runtimes import Options
     from tiedexport.spec import StageSpec
 
 
@@ -83,7 +82,7 @@ class _Torch:
     def layers(
         self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
     ) -> dict[str, np.ndarray] | str:
-        return f"{self.name} does not show its layers"
+        return _TorchBackend(bundle, precision, self._device, Options()).layers(stage, x)
 
 
 def _torch_finds_cuda() -> bool:
@@ -251,6 +250,23 @@ class _TorchBackend:
         }
 
     def run(self, stage: StageSpec, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        computed = self._compute(stage, x, contextlib.nullcontext())
+        result = computed.astype(stage.outputs[0].dtype.dtype, copy=False)
+        if out is None:
+            return np.ascontiguousarray(result)
+        np.copyto(out, result)
+        return out
+
+    def layers(self, stage: StageSpec, x: np.ndarray) -> dict[str, np.ndarray] | str:
+        from tiedexport.layer_watch import LayerWatch
+
+        watch = LayerWatch(stage.layers)
+        self._compute(stage, x, watch)
+        if watch.awaited:
+            return f"no call of torch is the layer {watch.awaited[0].output}"
+        return {name: y.float().cpu().numpy() for name, y in watch.outputs.items()}
+
+    def _compute(self, stage: StageSpec, x: np.ndarray, watch: Any) -> np.ndarray:
         import torch
 
         # Torch has one number of threads for each thread that calls it.
@@ -259,16 +275,13 @@ class _TorchBackend:
         try:
             with self._settings(), torch.inference_mode():
                 moved = torch.tensor(x, dtype=self._dtype, device=self._device)
-                result = self._functions[stage.name](moved).cpu().numpy()
+                with watch:
+                    computed: np.ndarray = self._functions[stage.name](moved).cpu().numpy()
         except RuntimeError as error:
             raise RuntimeFailedError(
                 f"torch failed on {self._device}", where=stage.name, got=str(error)
             ) from error
-        result = result.astype(stage.outputs[0].dtype.dtype, copy=False)
-        if out is None:
-            return np.ascontiguousarray(result)
-        np.copyto(out, result)
-        return out
+        return computed
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         return bind_by_running(self, stage, x, out)
