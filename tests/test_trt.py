@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
+import os
+import subprocess
+import sys
 import threading
 import types
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 import pytest
 from conftest import needs_rtx
@@ -14,59 +18,7 @@ from tiedexport import trt
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.spec import Precision
 
-
-class Libcuda:
-    """A driver library with one device, as far as ctypes callers can see."""
-
-    def __init__(self, init=0, devices=1, capability=(8, 9)) -> None:
-        self.init, self.devices, self.capability = init, devices, capability
-        self.calls: list[str] = []
-
-    def cuInit(self, flags):  # noqa: N802
-        self.calls.append("cuInit")
-        return self.init
-
-    def cuGetErrorString(self, code, words):  # noqa: N802
-        words._obj.value = b"no CUDA-capable device is detected"
-        return 0
-
-    def cuDeviceGetCount(self, count):  # noqa: N802
-        self.calls.append("cuDeviceGetCount")
-        count._obj.value = self.devices
-        return 0
-
-    def cuDriverGetVersion(self, version):  # noqa: N802
-        version._obj.value = 13020
-        return 0
-
-    def cuDeviceGet(self, device, ordinal):  # noqa: N802
-        device._obj.value = ordinal
-        return 0
-
-    def cuDeviceGetName(self, name, size, device):  # noqa: N802
-        name.value = b"NVIDIA Test"
-        return 0
-
-    def cuDeviceGetAttribute(self, value, attribute, device):  # noqa: N802
-        value._obj.value = self.capability[{75: 0, 76: 1}[attribute]]
-        return 0
-
-
-@pytest.fixture
-def driver_is(monkeypatch):
-    """Put a driver library, or the error of loading it, in the place of libcuda.so.1."""
-
-    def put(library):
-        def load(name):
-            assert name == "libcuda.so.1"
-            if isinstance(library, OSError):
-                raise library
-            return library
-
-        monkeypatch.setattr(ctypes, "CDLL", load)
-        monkeypatch.setattr(trt, "_probe", trt.once(trt._probe.__wrapped__))
-
-    return put
+_MISSING = "{}: cannot open shared object file: No such file or directory"
 
 
 @pytest.fixture
@@ -87,43 +39,37 @@ def package_is(monkeypatch):
     return put
 
 
-def test_a_driver_with_a_device_is_available_with_its_version(driver_is):
-    driver_is(Libcuda(capability=(12, 0)))
-    assert trt.driver().available
-    assert trt.driver().version == "CUDA 13.2"
-    assert trt.device() == trt.Device("NVIDIA Test", 120)
-
-
-@pytest.mark.parametrize(
-    ("library", "reason"),
-    [
-        (OSError("libcuda.so.1: cannot open shared object file"), "cannot open shared object"),
-        (Libcuda(init=100), "error 100: no CUDA-capable device is detected"),
-        (Libcuda(devices=0), "shows no device"),
-    ],
-)
-def test_without_a_working_driver_there_is_a_reason_and_no_device(driver_is, library, reason):
-    driver_is(library)
-    assert not trt.driver().available
-    assert reason in trt.driver().reason
-    assert "driver" in trt.driver().remedy
-    assert trt.device() is None
-
-
-def test_the_driver_is_asked_once(driver_is):
-    library = Libcuda()
-    driver_is(library)
-    trt.driver(), trt.device(), trt.driver()
-    assert library.calls == ["cuInit", "cuDeviceGetCount"]
+_INSTALLED = f"pip install --force-reinstall tensorrt-rtx=={version('tensorrt-rtx')}"
 
 
 @pytest.mark.parametrize(
     ("module", "words", "remedy"),
     [
-        (None, "no such Python package", "tiedexport[rtx]"),
-        (ImportError("libtensorrt_rtx.so.1 is missing"), "libtensorrt_rtx.so.1", "tiedexport[rtx]"),
-        (OSError("libcudart.so.13 is missing"), "libcudart.so.13", "tiedexport[rtx]"),
-        (types.SimpleNamespace(__version__="1.0.0.1"), "1.0.0.1", "tensorrt-rtx>=1.7"),
+        (None, "no such Python package", "pip install 'tiedexport[rtx]'"),
+        (ImportError(_MISSING.format("libtensorrt_rtx.so.1")), "libtensorrt_rtx.so.1", _INSTALLED),
+        (
+            OSError(_MISSING.format("libcudart.so.13")),
+            "libcudart.so.13",
+            "pip install 'nvidia-cuda-runtime==13.*'",
+        ),
+        (
+            FileNotFoundError(_MISSING.format("libcudart.so.12")),
+            "libcudart.so.12",
+            "pip install nvidia-cuda-runtime-cu12",
+        ),
+        (TypeError("numpy was built for another"), "numpy was", "pip install 'tiedexport[rtx]'"),
+        (KeyError(), "KeyError", "pip install 'tiedexport[rtx]'"),
+        (types.SimpleNamespace(), "__version__", "pip install 'tiedexport[rtx]'"),
+        (
+            types.SimpleNamespace(__version__="1.0.0.1"),
+            "1.0.0.1",
+            "pip install -U 'tensorrt-rtx>=1.7'",
+        ),
+        (
+            types.SimpleNamespace(__version__="1.6rc1"),
+            "1.6rc1",
+            "pip install -U 'tensorrt-rtx>=1.7'",
+        ),
     ],
 )
 def test_a_package_that_cannot_serve_says_what_to_install(package_is, module, words, remedy):
@@ -133,13 +79,51 @@ def test_a_package_that_cannot_serve_says_what_to_install(package_is, module, wo
     availability = trt.availability("tensorrt_rtx")
     assert not availability.available
     assert words in availability.reason
-    assert remedy in availability.remedy
+    assert availability.remedy == remedy
+
+
+def test_a_library_of_a_package_without_metadata_is_installed_by_the_extra(package_is, monkeypatch):
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(trt, "installed_version", absent)
+    package_is(ImportError(_MISSING.format("libnvinfer.so.11")))
+    assert trt.availability("tensorrt").remedy == "pip install 'tiedexport[gpu]'"
+
+
+_BROKEN = {
+    "tensorrt": 'raise ImportError("libnvinfer.so.11: cannot open shared object file")',
+    "tensorrt_bindings": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("packages", "words"),
+    [
+        (["tensorrt"], "tensorrt does not load: libnvinfer.so.11: cannot open"),
+        (["tensorrt_bindings"], "tensorrt_bindings alone, without tensorrt and its libraries"),
+    ],
+)
+def test_a_package_on_disk_without_its_libraries_names_them(tmp_path, packages, words):
+    if find_spec("tensorrt") is not None:
+        pytest.skip("tensorrt is installed")
+    for package in packages:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(_BROKEN[package])
+    code = "from tiedexport import trt; print(trt.availability('tensorrt').why)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert words in done.stdout
+    assert done.stdout.rstrip().endswith("pip install 'tiedexport[gpu]'")
+    assert done.stderr == ""
 
 
 def test_importing_the_handle_s_module_loads_no_tensorrt():
-    import subprocess
-    import sys
-
     code = (
         "import sys; import tiedexport.trt, tiedexport.engines, tiedexport.runtimes.tensorrt, "
         "tiedexport.engines.tensorrt; print([m for m in sys.modules if m.split('.')[0] in "

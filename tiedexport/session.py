@@ -82,8 +82,14 @@ def open_session(
         "no runtime can run this bundle here" if runtime == "auto" else f"{runtime} cannot run",
         where=opened.path,
         got="; ".join(reasons),
-        hint="tiedexport doctor says what to install",
+        hint=_next_step(rows) or "tiedexport doctor says what to install",
     )
+
+
+def _next_step(rows: Iterable[Runtime]) -> str:
+    """What makes the only runtime that was asked for work here; or "" of several."""
+    first, *others = rows
+    return "" if others else first.availability().remedy
 
 
 def _candidates(

@@ -189,7 +189,7 @@ def progress_monitor(module: Any, progress: Callable[[str, int, int], None]) -> 
 
 def _logger(module: Any, package: str) -> Any:
     """TensorRT keeps the first logger it is given for the life of the process: so do we."""
-    log = logging.getLogger(f"{__package__}.{package}")
+    log = logging.getLogger(f"tiedexport.{package}")
     severity = module.ILogger.Severity
     levels = {
         severity.INTERNAL_ERROR: logging.CRITICAL,
