@@ -25,7 +25,8 @@ MULTILINEAR = ("Gemm", "MatMul", "Conv", "ConvTranspose")
 ACTIVATIONS: dict[str, dict[str, Any]] = {
     "Relu": {}, "Sigmoid": {}, "Tanh": {}, "LeakyRelu": {"alpha": 0.2}, "Elu": {"alpha": 0.7},
     "Selu": {"alpha": 1.6, "gamma": 1.1}, "Softsign": {}, "Softplus": {},
-    "HardSigmoid": {"alpha": 0.3, "beta": 0.4},    "ThresholdedRelu": {"alpha": 0.3}, "Gelu": {}, "Neg": {}, "Abs": {}, "Sin": {}, "Cos": {},
+    "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
+    "ThresholdedRelu": {"alpha": 0.3}, "Gelu": {}, "Neg": {}, "Abs": {}, "Sin": {}, "Cos": {},
     "Floor": {}, "Ceil": {}, "Round": {}, "Sign": {}, "Erf": {}, "Identity": {},
 }  # fmt: skip
 # The parser's defaults for Selu, 1.6732 and 1.0507, are not ONNX's: said outright, they are.

@@ -30,7 +30,6 @@ BLOCK_BYTES = 16 << 20
 def matrix_multiply(layer: Any, module: Any, operands: Sequence[Array]) -> Float32:
     """The product of two matrices or vectors, or of stacks of them, as the layer orients them."""
     left, right = operands
-    _refuse_integers(left, right)
     flags = layer.op0.name, layer.op1.name
     left = left[..., None, :] if flags[0] == "VECTOR" else _oriented(left, flags[0])
     right = right[..., None] if flags[1] == "VECTOR" else _oriented(right, flags[1])
@@ -123,13 +122,12 @@ class _Geometry:
 
 
 def _kernel_and_bias(
-    layer: Any, module: Any, operands: Sequence[Array]
+    layer: Any, module: Any, operands: Sequence[Array | None]
 ) -> tuple[Array, Array | None]:
     """Each from an input of the layer where it has one, else from the layer itself."""
-    x, *given = operands
-    kernel = given[0] if given else array_of(module, layer.kernel)
-    bias = given[1] if len(given) > 1 else array_of(module, layer.bias)
-    _refuse_integers(x, kernel)
+    _, kernel, bias, *_ = (*operands, None, None)
+    kernel = array_of(module, layer.kernel) if kernel is None else kernel
+    bias = array_of(module, layer.bias) if bias is None else bias
     return kernel, bias if bias.size else None
 
 
@@ -137,9 +135,3 @@ def _biased(y: Float32, bias: Array | None) -> Float32:
     if bias is None:
         return y
     return y + bias.astype(np.float32).reshape(-1, *(1,) * (y.ndim - 2))
-
-
-def _refuse_integers(*operands: Array) -> None:
-    for operand in operands:
-        if operand.dtype.kind in "iub":
-            raise ValueError(f"a product of {operand.dtype} is not evaluated")
