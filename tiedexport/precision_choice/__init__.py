@@ -1,16 +1,18 @@
 """Which type each tied weight needs, decided by evidence: `build --precision auto`.
 
 The fp32 model runs on calibration data, and every number of every layer is looked at. A tie, that
-is a weight with all layers that use it, gets the one of fp16 and bf16 whose predicted error is the
-smaller: fp16, whose roundings are eight times finer, unless its numbers overflow, or so many of
-them underflow that the advantage is lost. If even that error is not acceptable it gets fp32. Two
-types across one tie would store it twice, so layers that share a weight or a bias share a type.
+is a weight with all layers that use it, gets fp16 unless overflow or underflow is predicted; then
+bf16, if the error that is predicted for it is acceptable; else fp32. Two types across one tie would
+store it twice, so layers that share a weight or a bias share a type.
 
 * Range: the peak of a layer is that of its weights, biases, inputs, outputs and partial sums, where
   λ √(Σ t²) is added to the latter for terms t_j = w_j h_j (see `tiedexport.rounding`): what the sum
   reaches if its terms come in another order, or from another input with other signs.
 * Error: `rounding.layer_bounds` with this tie alone in that type, as the root mean square over all
   samples and elements of the bound of the code, and of the reconstruction.
+* Underflow: roundings of fp16 are eight times finer than those of bf16, so its error is the larger
+  one only where many numbers underflow. That is harmless below an eighth of what is acceptable,
+  which its roundings alone may come to.
 * Acceptable: for the reconstruction the model's own test RMSE, where that is known: computing is
   then more exact than the model is. Else, and for the code: n λ u/√3 of its root mean square, for
   the n roundings on the way and the u of bf16. That is the bound of n errors that no layer

@@ -56,7 +56,7 @@ class Evidence:
         self.scale = f"acceptable: {self._acceptable[last]:.2g} in the reconstruction"
         if test_rmse:
             self._acceptable[last] = test_rmse
-            self.scale = f"acceptable: {test_rmse:.4f} in the reconstruction, its test RMSE"
+            self.scale = f"acceptable: {test_rmse:.2g} in the reconstruction, its test RMSE"
         for i in code:
             self.scale += f", {self._acceptable[i]:.2g} in the code"
 
@@ -69,8 +69,8 @@ class Evidence:
         halves = [kind for kind in (_FP16, _BF16) if peak <= kind.largest]
         errors = {kind: self._error(dict.fromkeys(group, kind)) for kind in halves}
         errors = {kind: error for kind, error in errors.items() if error < math.inf}
-        best = min(errors, key=lambda kind: errors[kind], default=_FP32)  # of equal ones fp16
-        chosen = best if errors.get(best, 0.0) <= 1 else _FP32
+        chosen = _BF16 if _underflows(errors) else _FP16
+        chosen = chosen if errors.get(chosen, math.inf) <= 1 else _FP32
         reason = _reason(chosen, numbers, errors)
         return TieChoice(group, chosen, reason, peak, underflow, errors)
 
@@ -188,6 +188,12 @@ def _roundings(layer: Layer, kind: Precision) -> int:
     if kind is _FP32 or layer.op in ("reshape", "relu"):
         return 0
     return 2 if layer.op in WEIGHTED_OPS else 1 + rounding.EVALUATION_ROUNDINGS[kind]
+
+
+def _underflows(errors: Mapping[Precision, float]) -> bool:
+    """Whether fp16 would overflow, or underflow with an effect."""
+    harmless = _FP16.unit_roundoff / _BF16.unit_roundoff
+    return errors.get(_FP16, math.inf) > max(errors.get(_BF16, 0.0), harmless)
 
 
 def _reason(chosen: Precision, numbers: _Numbers, errors: Mapping[Precision, float]) -> str:

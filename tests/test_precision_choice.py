@@ -1,0 +1,284 @@
+"""Each tie gets the type that the evidence asks for, whatever the others get."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated_roundings import Model, conv_stack, sparse_images, tied_stack
+
+from tiedexport.errors import UsageError
+from tiedexport.precision_choice import Choice, choose, groups, keep_in_fp32, stored_types
+from tiedexport.results.precision import TieChoice
+from tiedexport.rounding import forward_bound, layer_types
+from tiedexport.spec import ACTIVATIONS, WEIGHTED_OPS, Layer, Precision
+
+FP32, FP16, BF16 = Precision
+WIDTHS = (61, 40, 31, 12)
+
+
+def named(model: Model) -> Model:
+    """The same with the code's name on the encoder's last layer."""
+    layers, weights = model
+    code = len(layers) // 2 - 1
+    named = [msgspec.structs.replace(la, output=f"h{i}") for i, la in enumerate(layers)]
+    named[code] = msgspec.structs.replace(layers[code], output="code")
+    return named, weights
+
+
+def stack(activation: str = "relu", seed: int = 0, **scales: float) -> Model:
+    """A tied stack, some of its tensors scaled."""
+    layers, weights = tied_stack(np.random.default_rng(seed), WIDTHS, activation, "random signs")
+    scaled = {name: w * np.float32(scales.get(name, 1.0)) for name, w in weights.items()}
+    return named((layers, scaled))
+
+
+def samples(n: int = 32, seed: int = 1) -> np.ndarray:
+    return sparse_images(np.random.default_rng(seed), n, WIDTHS[0]).astype(np.float32)
+
+
+def types_of(choice: Choice) -> dict[str, Precision]:
+    return {name: tie.precision for tie in choice.ties for name in tie.weights}
+
+
+HUGE = {"w0": 1e5, "e0": 1e5, "w1": 1e-5, "d1": 1e-5}
+"""A hidden activation of 1e5, which the next layer brings back to 1."""
+
+TINY = {"w0": 1e-6, "e0": 1e-6, "w1": 1e3, "e1": 1e-3, "e2": 1e-3, "d2": 1e-3}
+"""A hidden activation of 1e-6, which the next layer brings back to 1e-3."""
+
+
+# What is chosen.
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_model_of_ordinary_numbers_is_fp16_throughout(activation):
+    choice = choose(*stack(activation), samples())
+    assert (choice.precisions, choice.kept) == ((FP32, FP16), {})
+    assert all(max(tie.errors.values()) < 1 for tie in choice.ties if tie.errors)
+
+
+def test_ties_that_would_overflow_fp16_are_bf16_and_the_others_fp16():
+    choice = choose(*stack(**HUGE), samples())
+    # w1 has small numbers of its own, but the large ones are its input.
+    assert types_of(choice) == {"w0": BF16, "w1": BF16, "w2": FP16}
+    assert choice.precisions == (FP32, BF16)
+    assert choice.kept == {BF16: {"w2": FP16}}
+    assert [tie.peak > 65504 for tie in choice.ties] == [True, True, False]
+    assert [FP16 in tie.errors for tie in choice.ties] == [False, False, True]
+    assert "overflow fp16" in choice.lines[1]
+    assert "headroom" in choice.lines[3]
+
+
+def test_ties_whose_numbers_would_underflow_with_an_effect_are_bf16():
+    choice = choose(*stack(**TINY), samples())
+    assert types_of(choice) == {"w0": BF16, "w1": BF16, "w2": FP16}
+    tiny = choice.ties[0]
+    assert tiny.underflow > 0.5
+    assert tiny.errors[FP16] > max(tiny.errors[BF16], 1 / 8)
+    assert choice.ties[2].underflow < 0.2
+
+
+def test_a_model_whose_code_is_tiny_is_bf16_throughout():
+    choice = choose(*stack(w0=1e-7, e0=1e-7, e1=1e-7, e2=1e-7), samples())
+    assert (choice.precisions, choice.kept) == ((FP32, BF16), {})
+
+
+@pytest.mark.parametrize("name", ["w1", "d0", "e0"])
+def test_harmless_underflow_changes_nothing(name):
+    layers, weights = stack()
+    weights[name] = weights[name] * np.random.default_rng(0).choice([1e-7, 1], weights[name].shape)
+    usual, choice = choose(*stack(), samples()), choose(layers, weights, samples())
+    assert types_of(choice) == types_of(usual)
+    assert sum(t.underflow for t in choice.ties) > sum(t.underflow for t in usual.ties) + 1e-3
+
+
+def test_an_unacceptable_error_in_bf16_makes_it_fp32():
+    layers, weights = stack(**HUGE)
+    layers = [msgspec.structs.replace(layer, output="") for layer in layers]  # no code to judge
+    first = choose(layers, weights, samples(), test_rmse=1.0).ties[0]
+    assert first.precision is BF16
+    choice = choose(layers, weights, samples(), test_rmse=0.9 * first.errors[BF16])
+    assert types_of(choice)["w0"] is FP32
+    assert choice.ties[0].errors[BF16] == pytest.approx(1 / 0.9)
+    assert choice.precisions == (FP32, FP16)
+    assert choice.kept[FP16]["w0"] is FP32
+
+
+def test_where_nothing_is_acceptable_only_fp32_is_left():
+    choice = choose(*stack(), samples(), test_rmse=1e-9)
+    assert (choice.precisions, choice.kept) == ((FP32,), {})
+    assert all("error in fp16" in line for line in choice.lines[1:])
+
+
+def test_errors_that_are_acceptable_alone_may_not_be_together():
+    layers, weights = stack()
+    model = [msgspec.structs.replace(layer, output="") for layer in layers], weights
+    alone = [tie.errors[FP16] for tie in choose(*model, samples(), test_rmse=1.0).ties]
+    rmse = 1.01 * max(alone)
+    choice = choose(*model, samples(), test_rmse=rmse)
+    raised = [tie for tie in choice.ties if tie.precision is FP32]
+    assert 0 < len(raised) < 3
+    worst = max(choice.ties, key=lambda tie: tie.errors[FP16])
+    assert worst in raised
+    assert all("with those of other ties" in tie.reason for tie in raised)
+    kept = choice.kept[FP16]
+    together = forward_bound(
+        *model, samples(), precision=FP16, accumulation=FP32, io=FP32, kept=kept
+    )
+    assert math.sqrt(np.mean(together.bound**2)) <= rmse
+
+
+@pytest.mark.parametrize("name", ["w0", "w1", "w2"])
+def test_what_is_asked_for_stays_in_fp32_and_the_others_are_chosen_as_before(name):
+    free, asked = (choose(*stack(**HUGE), samples(), keep_fp32=n) for n in ([], [name]))
+    assert types_of(asked) == types_of(free) | {name: FP32}
+    assert f"{name}  fp32: as asked" in asked.lines
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    exponents=st.lists(st.floats(-9, 6), min_size=3, max_size=3),
+    activation=st.sampled_from(ACTIVATIONS),
+)
+@settings(deadline=None, max_examples=25)
+def test_what_is_chosen_neither_overflows_nor_exceeds_what_is_acceptable(
+    seed, exponents, activation
+):
+    scales = {f"w{i}": 10.0**exponent for i, exponent in enumerate(exponents)}
+    layers, weights = stack(activation, seed, **scales)
+    choice = choose(layers, weights, samples(8, seed))
+    assert choice.precisions[0] is FP32
+    assert len(choice.ties) == 3
+    for tie in choice.ties:
+        assert tie.errors.get(tie.precision, 0.0) <= 1
+        assert 0 <= tie.underflow <= 1
+        if tie.precision is BF16:
+            assert tie.errors.get(FP16, math.inf) > tie.errors[BF16]
+    base = choice.precisions[-1]
+    kept = choice.kept.get(base, {})
+    assert {**dict.fromkeys(("w0", "w1", "w2"), base), **kept} == types_of(choice)
+    bounded = forward_bound(
+        layers, weights, samples(8, seed), precision=base, accumulation=FP32, io=FP32, kept=kept
+    )
+    assert bounded.overflow == ""
+
+
+def test_a_convolutional_stack_is_judged_by_its_kernels_too():
+    layers, weights = named(conv_stack(np.random.default_rng(0)))
+    x = np.random.default_rng(1).random((8, 3, 8, 5))
+    assert types_of(choose(layers, weights, x)) == {"k": FP16, "w": FP16}
+    weights["a"] = weights["a"] + np.float32(1e6)
+    assert types_of(choose(layers, weights, x)) == {"k": FP32, "w": FP32}
+
+
+def test_batches_change_nothing(monkeypatch):
+    from tiedexport.precision_choice import evidence
+
+    whole = choose(*stack(**HUGE), samples())
+    monkeypatch.setattr(evidence, "_BATCH_BYTES", 1)
+    pieces = choose(*stack(**HUGE), samples())
+    assert types_of(pieces) == types_of(whole)
+    for one, other in zip(pieces.ties, whole.ties, strict=True):
+        assert one.peak == pytest.approx(other.peak)
+        assert one.underflow == other.underflow
+
+
+# What is said.
+
+
+def test_a_line_a_tie_says_the_type_and_the_figures():
+    choice = choose(*stack(**HUGE), samples(), test_rmse=0.25, random_samples=True)
+    first, *lines = choice.lines
+    assert first.startswith("calibrated on 32 samples, random in [0, 1): no data was given; ")
+    assert "0.25 in the reconstruction, its test RMSE" in first
+    assert "in the code" in first
+    assert lines == [str(tie) for tie in choice.ties]
+    assert "random" not in choose(*stack(), samples()).lines[0]
+    for tie, line in zip(choice.ties, lines, strict=True):
+        assert line.startswith(f"{tie.weights[0]}  {tie.precision}: |numbers| ≤ ")
+
+
+def test_the_evidence_survives_json():
+    for model in (stack(**HUGE), stack(**TINY)):
+        ties = choose(*model, samples()).ties
+        assert msgspec.json.decode(msgspec.json.encode(ties), type=tuple[TieChoice, ...]) == ties
+
+
+@pytest.mark.parametrize("dead", ["code", "everything"])
+def test_an_output_that_is_zero_throughout_is_no_division_by_zero(dead):
+    layers, weights = stack()
+    weights["w2"] = -np.abs(weights["w2"]) * (dead == "code")
+    weights["e2"] = weights["e2"] * 0 - 1
+    if dead == "everything":
+        layers = layers[:-1]
+        weights = {name: w * 0 for name, w in weights.items()}
+    choice = choose(layers, weights, samples())
+    assert all(math.isfinite(error) for tie in choice.ties for error in tie.errors.values())
+
+
+# Ties, names and types.
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([("a", "x"), ("b", "y"), ("a", "z")], (("a",), ("b",))),
+        ([("a", None), ("b", None)], (("a",), ("b",))),
+        ([("a", "x"), ("b", "x"), ("c", "y")], (("a", "b"), ("c",))),
+        ([("a", "x"), ("b", "y"), ("c", "y"), ("a", "y")], (("a", "b", "c"),)),
+    ],
+)
+def test_weights_that_share_a_bias_share_a_type(pairs, expected):
+    layers = [Layer("dense", weight, bias) for weight, bias in pairs]
+    assert groups([Layer("relu"), *layers]) == expected
+    types = {
+        name: kind
+        for group, kind in zip(expected, Precision, strict=False)
+        for name in dict.fromkeys(group)
+    }
+    stored = stored_types(layers, FP32, types)
+    assert all(stored[layer.bias] is types[layer.weight] for layer in layers if layer.bias)
+
+
+def test_two_weights_with_one_bias_are_chosen_together():
+    layers, weights = stack(**HUGE)
+    shared = [msgspec.structs.replace(la, bias="e0") if la.bias == "d1" else la for la in layers]
+    weights["e0"] = np.full(40, 1e5, np.float32)
+    choice = choose(shared, weights, samples())
+    assert choice.ties[0].weights == ("w0", "w1")
+    assert len({types_of(choice)[name] for name in ("w0", "w1")}) == 1
+
+
+def test_stored_types_are_those_that_layers_compute_in():
+    layers, weights = stack()
+    kept = {"w1": BF16, "w2": FP32}
+    stored = stored_types(layers, FP16, kept)
+    assert stored.keys() == weights.keys()
+    for layer, kind in zip(layers, layer_types(layers, FP16, kept), strict=True):
+        if layer.op in WEIGHTED_OPS:
+            assert stored[layer.weight] is stored[layer.bias] is kind
+
+
+def test_keeping_by_name_touches_every_precision_but_fp32():
+    layers, _ = stack()
+    kept = {"w1": FP32}
+    assert keep_in_fp32(layers, ["w1"], Precision) == {FP16: kept, BF16: kept}
+    assert keep_in_fp32(layers, [], Precision) == {}
+
+
+@pytest.mark.parametrize("name", ["w9", "e0", ""])
+def test_an_unknown_name_lists_the_weights(name):
+    layers, weights = stack()
+    for call in (
+        lambda: keep_in_fp32(layers, [name], [FP16]),
+        lambda: choose(layers, weights, samples(), keep_fp32=["w0", name]),
+    ):
+        with pytest.raises(UsageError, match="no weight of this model") as caught:
+            call()
+        assert caught.value.expected == "w0, w1, w2"
+        assert caught.value.got == name
