@@ -69,7 +69,7 @@ class Engine:
     """A built plan and what a runtime has to know to run it.
 
     Attributes:
-        plan: the serialised engine.
+        plan: the serialised engine; a large one may be a view of a file.
         package, package_version: the builder, which must also be the runtime.
         compute_capabilities: the devices that may run it, 8.9 as 89.
         bindings: inputs, weights, then outputs; a batch axis is -1.
@@ -78,7 +78,7 @@ class Engine:
         notes: what the user should know of how it was built, a line each.
     """
 
-    plan: bytes
+    plan: bytes | memoryview
     package: str
     package_version: str
     compute_capabilities: tuple[int, ...]

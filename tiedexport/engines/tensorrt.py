@@ -9,28 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tiedexport import network, trt
 from tiedexport.engine_options import contradiction, effective
 from tiedexport.engines import Engine
-from tiedexport.errors import (
-    MissingRuntimeError,
-    RuntimeFailedError,
-    TiedExportError,
-    UsageError,
-)
-from tiedexport.network import products
+from tiedexport.errors import MissingRuntimeError, UsageError
+from tiedexport.network import failures, plans, products
 from tiedexport.network.bindings import bindings_of
 from tiedexport.network.config import configure, timing_cache
 from tiedexport.results import Availability
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tiedexport.engine_options import EngineOptions
     from tiedexport.engines import EngineBuilder, EngineRequest, Progress
 
 _RTX_TARGET = re.compile(r"rtx(:sm\d{2,3}(\+sm\d{2,3})*)?")
@@ -54,8 +45,8 @@ class _Builder:
         """Which option this package cannot follow here, and what to do; or None."""
         return None
 
-    def notes(self, options: EngineOptions) -> tuple[str, ...]:
-        """What to tell the user of these options."""
+    def notes(self, request: EngineRequest, parsed: network.Parsed) -> tuple[str, ...]:
+        """What else the user should know of the plan."""
         return ()
 
     def availability(self, target: str) -> Availability:
@@ -95,7 +86,7 @@ class _Builder:
             )
         handle = trt.load(self.name)
         options, notes = effective(request.options, request.weights)
-        with _translated(handle, request):
+        with failures.translated(handle, _where(request), request.weights):
             parsed = network.parse(handle, request.graph)
             products.check(parsed, request.stage.layers, request.precision, request.kept)
             named = request.weight_names if request.weights == "shared" else None
@@ -104,7 +95,7 @@ class _Builder:
             configure(parsed, config, options, bindings)
             self.prepare(handle, config, request)
             with timing_cache(config, request.timing_cache):
-                plan = network.build(parsed, config, progress)
+                plan = plans.build(parsed, config, progress)
         return Engine(
             plan=plan,
             package=self.name,
@@ -113,7 +104,7 @@ class _Builder:
             bindings=bindings,
             options=options,
             layers=network.layer_list(parsed),
-            notes=(*notes, *self.notes(options)),
+            notes=(*notes, *self.notes(request, parsed)),
         )
 
 
@@ -192,10 +183,20 @@ class TensorRTRTXBuilder(_Builder):
             f"TensorRT-RTX builds no {others} engines for {device}; build fp16" if others else None
         )
 
-    def notes(self, options: EngineOptions) -> tuple[str, ...]:
-        """What streaming costs."""
-        streaming = "weights stream: the plan allocates while it runs, so no CUDA graph records it"
-        return (streaming,) if options.weight_streaming else ()
+    def notes(self, request: EngineRequest, parsed: network.Parsed) -> tuple[str, ...]:
+        """What streaming costs, and weights that its kernels cannot take as they lie."""
+        notes = []
+        if request.options.weight_streaming:
+            notes.append("weights stream: the plan allocates as it runs; no CUDA graph records it")
+        oldest = min(self.compute_capabilities(request.target))
+        multiple = 2 if oldest >= _AMPERE else 8
+        odd = sorted(n for n in products.matrix_sizes(parsed) if n % multiple)
+        if odd and request.weights == "shared":
+            notes.append(
+                f"sm{oldest} multiplies sizes that are multiples of {multiple}, unlike "
+                f"{', '.join(map(str, odd))}: each run pads a copy of the weight"
+            )
+        return tuple(notes)
 
     def prepare(self, handle: trt.Handle, config: Any, request: EngineRequest) -> None:
         """Set the devices, and memory that is planned ahead: a CUDA graph cannot allocate."""
@@ -254,34 +255,6 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _translated(handle: trt.Handle, request: EngineRequest) -> Iterator[None]:
-    """TensorRT's exceptions and logged errors → ours, with the graph that they are about."""
-    with handle.errors() as logged:
-        try:
-            yield
-        except TiedExportError:  # some of which are ValueErrors
-            raise
-        except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            words = "; ".join(dict.fromkeys([str(error), *logged]))
-            raise RuntimeFailedError(
-                f"{handle.package} {handle.version} cannot build this engine",
-                where=_where(request),
-                got=words,
-                hint=_next_step(words, request),
-            ) from error
-
-
-def _next_step(words: str, request: EngineRequest) -> str:
-    if "workspace" in words:
-        return "give the builder more: --memPoolSize workspace:1024"
-    if "OutOfMemory" in words or "out of memory" in words:
-        return "try a smaller --maxShapes, or a machine with more memory"
-    if request.weights == "shared":
-        return "try --weights baked, or another --precision for this target"
-    return "try another --precision"
 
 
 def _where(request: EngineRequest) -> str:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tiedexport import trt
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from tiedexport import trt
 
 _TYPES = {"HALF": "fp16", "BF16": "bf16", "FLOAT": "fp32"}
 
@@ -101,28 +100,6 @@ def parse(handle: trt.Handle, graph: Path | bytes) -> Parsed:
     if not (parser.parse(graph) if in_memory else parser.parse_from_file(str(graph))):
         raise RuntimeError("; ".join(_words(parser)))
     return Parsed(parser, network, builder, handle)
-
-
-def build(parsed: Parsed, config: Any, progress: Callable[[str, int, int], None] | None) -> bytes:
-    """Build the plan of a network.
-
-    Args:
-        parsed: the network.
-        config: the IBuilderConfig of its builder.
-        progress: as `engines.Progress`; what it raises cancels the build and is raised.
-
-    Raises:
-        RuntimeError: the builder refused; it logged why.
-    """
-    monitor = None if progress is None else trt.progress_monitor(parsed.handle.module, progress)
-    if monitor is not None:
-        config.progress_monitor = monitor
-    plan = parsed.builder.build_serialized_network(parsed.network, config)
-    if monitor is not None and monitor.raised is not None:
-        raise monitor.raised
-    if plan is None:
-        raise RuntimeError("the builder returned no plan")
-    return bytes(plan)
 
 
 def layer_list(parsed: Parsed) -> tuple[str, ...]:

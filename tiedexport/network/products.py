@@ -47,6 +47,12 @@ def check(
             )
 
 
+def matrix_sizes(parsed: Parsed) -> set[int]:
+    """Every size of a weight that a matrix product takes."""
+    weights = [node.inputs[1] for node in parsed.nodes if node.kind == "MATRIX_MULTIPLY"]
+    return {size for weight in weights for size in weight.shape}
+
+
 def _types(node: Node) -> tuple[list[str], str]:
     """Types of the operands, and of the result."""
     operands = [type_name(tensor) for tensor in node.inputs if tensor is not None]
