@@ -261,4 +261,4 @@ def test_a_plan_of_garbage_with_the_right_digest_is_the_library_s_to_refuse(tmp_
         session_on(bundle)
     assert caught.value.what == "TensorRT does not load plans/rtx/encoder.fp16.plan"
     assert "no engine; Serialization assertion failed" in str(caught.value)
-    assert "tiedexport build model.pt --force" in str(caught.value.hint)
+    assert "tiedexport build NAME.tied --force" in str(caught.value.hint)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tiedexport.manifest import Binding, PlanRecord
     from tiedexport.spec import StageSpec
 
-_REBUILD = "tiedexport build model.pt --force; nvidia-smi shows who holds the GPU's memory"
+_REBUILD = "tiedexport build NAME.tied --force; nvidia-smi shows who holds the GPU's memory"
 
 
 @dataclass(frozen=True)
@@ -149,5 +149,5 @@ class Engine:
             where=self.plan.file,
             got=found,
             expected=f"{stage.inputs[0]} to {stage.outputs[0]}",
-            hint="tiedexport build model.pt --force",
+            hint="tiedexport build NAME.tied --force",
         )

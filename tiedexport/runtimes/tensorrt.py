@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import weakref
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -89,6 +90,8 @@ class _TensorRT:
         device = trt.device()
         if device is None:
             return trt.driver().reason
+        again = f"tiedexport build {shlex.quote(str(bundle.path))} --target "
+        again += self.name if self.name == "tensorrt" else f"rtx:sm{device.compute_capability}"
         chosen = {}
         for stage in bundle.manifest.stages:
             plans = [
@@ -101,18 +104,16 @@ class _TensorRT:
             if not plans:
                 return (
                     f"the bundle has no {self.name} plan of its {stage.name} in {precision}: "
-                    f"tiedexport build model.pt --precision {precision} "
-                    f"--target {_target(self.name, device)}"
+                    f"{again} --precision {precision}"
                 )
-            if (reason := self._misfit(plans, device)) is not None:
+            if (reason := self._misfit(plans, device, again)) is not None:
                 return reason
-            current = [plan for plan in plans if self._misfit([plan], device) is None]
+            current = [plan for plan in plans if not self._misfit([plan], device, again)]
             chosen[stage.name] = min(current, key=lambda plan: _PREFERENCE.index(plan.weights))
         return chosen
 
-    def _misfit(self, plans: list[PlanRecord], device: trt.Device) -> str | None:
-        """Why none of these plans runs here; or None."""
-        again = f"tiedexport build model.pt --target {_target(self.name, device)}"
+    def _misfit(self, plans: list[PlanRecord], device: trt.Device, again: str) -> str | None:
+        """Why none of these plans runs here, with the command that builds one; or None."""
         fitting = [plan for plan in plans if _serves(plan, device)]
         if not fitting:
             built = sorted({number for plan in plans for number in plan.compute_capabilities})
@@ -225,10 +226,6 @@ def _readable(plan: PlanRecord, version: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdecimal())
-
-
-def _target(package: str, device: trt.Device) -> str:
-    return package if package == "tensorrt" else f"rtx:sm{device.compute_capability}"
 
 
 RUNTIMES = (_TensorRT("tensorrt", 10), _TensorRT("tensorrt_rtx", 15))
