@@ -19,7 +19,7 @@ from tiedexport.engine_options import EngineOptions
 from tiedexport.engines import EngineRequest, builder_for
 from tiedexport.errors import BadInputError
 from tiedexport.plan_search import PlanContents, weights_in_plan
-from tiedexport.spec import Precision, StageSpec, TensorSpec
+from tiedexport.spec import Layer, Precision, StageSpec, TensorSpec
 from tiedexport.stored import StoredTensor, in_memory
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def convolutions(
     model = graph(convolution_nodes(precision), [inputs, 28, 28], {}, precision, baked=initializers)
     data = ("batch", inputs, 28, 28)
     source, target = (TensorSpec(name, Precision.FP32, data) for name in "xy")
-    stage = StageSpec("autoencoder", (source,), (target,), ())
+    layers = Layer("conv", "k", "b"), Layer("conv_transpose", "k", "c")
+    stage = StageSpec("autoencoder", (source,), (target,), layers)
     request = EngineRequest(
         stage, precision, "rtx:sm89", model.SerializeToString(), weights="baked"
     )
