@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tiedexport import trt
-from tiedexport.acceptance import builds
+from tiedexport.acceptance import builds, models
 from tiedexport.acceptance.job import PACKAGES, golden_inputs, reporting, view
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.results.acceptance import Check, Finding, Note
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tiedexport.acceptance.job import Built, Job
     from tiedexport.bundle import Bundle
 
-_LEFT_BYTES = 32 << 20
-"""Of device memory, while the plans of a model with a weight of 128 MiB are opened."""
+_LEFT_OF_WEIGHT = 4
+"""A part of the weight this small is what is left of device memory for a model to be opened in."""
 
 
 def run(job: Job) -> Iterator[Finding]:
@@ -58,7 +58,7 @@ def _other_device(job: Job, built: Built) -> Iterator[Finding]:
     origin = builds.made(job, "small", "fp16")
     foreign, _ = builds.with_engines(job, origin, package, "shared", target=f"rtx:sm{other}")
     lying = _claiming(foreign, here)
-    yield refused(f"{name}, by the library", package, Precision.FP16, lying, package)
+    yield refused(f"{name}, by the library", package, Precision.FP16, lying, "plan")
 
 
 def _claiming(bundle: Bundle, capability: int) -> Bundle:
@@ -75,7 +75,7 @@ def _out_of_memory(job: Job, package: str) -> Iterator[Finding]:
     origin = builds.made(job, "large", "fp16")
     bundle, _ = builds.with_engines(job, origin, package, "shared", builds.FEW_ROWS)
     what = f"{package}: out of memory"
-    with job.cuda.filled(_LEFT_BYTES) as free_bytes:
+    with job.cuda.filled(models.large_bytes() // _LEFT_OF_WEIGHT) as free_bytes:
         check = refused(what, package, Precision.FP16, bundle, "memory")
     yield msgspec.structs.replace(check, figures={**check.figures, "free_bytes": free_bytes})
     with open_session(bundle, runtime=package, precision="fp16") as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ LARGE_WIDTHS = (8192, 8192)
 _SAMPLES = 32
 _BIAS_DEVIATION = 0.1
 _WEIGHT, _DECODER_WEIGHT = ".weight", ".decoder_weight"
+
+
+def large_bytes() -> int:
+    """|W| of the large model in fp16."""
+    return Precision.FP16.itemsize * math.prod(LARGE_WIDTHS)
 
 
 def write(path: Path, widths: Sequence[int]) -> Path:

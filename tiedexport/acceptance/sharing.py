@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ from tiedexport.errors import MissingRuntimeError
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.session import open_session
-from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +51,7 @@ def run(job: Job) -> Iterator[Finding]:
 def _memory(job: Job, package: str) -> Iterator[Check]:
     """Shared engines need one W together; baked ones one each, which shows that it can be seen."""
     origin = builds.made(job, "large", "fp16")
-    weight_bytes = Precision.FP16.itemsize * math.prod(models.LARGE_WIDTHS)
+    weight_bytes = models.large_bytes()
     for mode in builds.MODES:
         bundle, outcomes = builds.with_engines(job, origin, package, mode, builds.FEW_ROWS)
         if reasons := [row.reason for row in outcomes if row.status != "passed"]:

@@ -1,0 +1,280 @@
+"""A machine whose GPU is a recording double that computes what the plans should.
+
+Plans are built by the real TensorRT-RTX; the double takes their bytes for the stage that they were
+built from and evaluates it in float64, from the weights that are bound to it or inside it. Its
+driver has a clock that only the work on a stream moves. `fault` plants what a GPU may get wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+
+sys.path.append(str(Path(__file__).parent.parent / "runtimes"))
+
+from recording_gpu import Stream
+from recording_tensorrt import Engine, RecordingTensorRT, RtxContext, Tensor
+
+from tiedexport import rounding, trt
+from tiedexport.errors import MissingRuntimeError
+from tiedexport.results import Availability
+from tiedexport.runtimes import tensorrt as runner
+
+STEP_MS = 0.01
+"""What each piece of work takes on the device."""
+
+CAPABILITY = 89
+
+
+class ModelContext(RtxContext):
+    def work(self):
+        super().work()
+        addresses, memory, engine = dict(self.addresses), self.gpu.memory, self.engine
+        rows = {tensor.name: self.rows_of(tensor) for tensor in engine.tensors}
+
+        def array(tensor: Tensor) -> np.ndarray:
+            raw = memory.bytes(addresses[tensor.name], tensor.bytes(rows[tensor.name]))
+            return raw.view(tensor.dtype.dtype).reshape(tensor.at(rows[tensor.name]))
+
+        def compute() -> None:
+            weights = engine.inside or {t.name: array(t) for t in engine.of("weight")}
+            if self.gpu.fault == "stale weights":
+                weights = engine.as_built
+            sides = zip(engine.layers, engine.of("input"), engine.of("output"), strict=True)
+            for layers, source, target in sides:
+                if rows[source.name]:
+                    value = rounding.forward(layers, weights, array(source))
+                    array(target)[...] = value + 0.5 * (self.gpu.fault == "wrong numbers")
+
+        return compute
+
+
+@dataclass(eq=False)
+class ModelEngine(Engine):
+    layers: list = field(default_factory=list)
+    inside: dict = field(default_factory=dict)
+    as_built: dict = field(default_factory=dict)
+
+    def create_execution_context(self, config=None):
+        context = super().create_execution_context(config)
+        if context is not None:
+            context.__class__ = ModelContext
+        return context
+
+
+class ModelGpu(RecordingTensorRT):
+    def __init__(self) -> None:
+        super().__init__("tensorrt_rtx")
+        self.fault, self.clock_ms, self.total = "", 0.0, 64 << 20
+        self.driver = Driver(self)
+
+    def learn(self, bundle) -> None:
+        """What the bytes of a bundle's plans stand for."""
+        manifest = bundle.manifest
+        for plan in manifest.plans:
+            stages = ("encoder", "decoder") if plan.weights == "one-plan" else (plan.stage,)
+            weights = dict(bundle.weights(plan.precision))
+            baked = plan.weights != "shared"
+            held = baked or self.fault == "a second copy"
+            self.plans[(bundle.path / plan.file).read_bytes()] = ModelEngine(
+                self,
+                [Tensor(b.name, b.role, b.dtype, b.shape) for b in plan.bindings],
+                plan.profiles,
+                weights_bytes=sum(w.nbytes for w in weights.values()) if held else 0,
+                layers=[manifest.stage(name).layers for name in stages],
+                inside=weights if baked else {},
+                as_built=weights,
+            )
+
+
+class Code(IntEnum):
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_NOT_READY = 600
+
+
+class Driver:
+    """`cuda.bindings.driver`: each call returns an error code, then its results."""
+
+    def __init__(self, gpu: ModelGpu) -> None:
+        self.gpu, self.events, self.graphs = gpu, {}, {}
+
+    def cuInit(self, flags):  # noqa: N802
+        return (0,)
+
+    def cuDeviceGet(self, index):  # noqa: N802
+        return 0, index
+
+    def cuDevicePrimaryCtxRetain(self, device):  # noqa: N802
+        return 0, "primary"
+
+    def cuCtxSetCurrent(self, context):  # noqa: N802
+        self.gpu.set_current()
+        return (0,)
+
+    def cuCtxSynchronize(self):  # noqa: N802
+        for stream in self.gpu.streams:
+            if not stream.closed:
+                stream.sync()
+        return (0,)
+
+    def cuDeviceGetMemPool(self, device):  # noqa: N802
+        return 0, "pool"
+
+    def cuMemPoolTrimTo(self, pool, size):  # noqa: N802
+        return (0,)
+
+    def cuMemGetInfo(self):  # noqa: N802
+        return 0, self.gpu.free(), self.gpu.total
+
+    def cuStreamCreate(self, flags):  # noqa: N802
+        assert flags == 1, "a stream that waits for the default stream"
+        return 0, Stream(self.gpu).handle
+
+    def cuStreamSynchronize(self, handle):  # noqa: N802
+        self.gpu.stream_of(handle).sync()
+        return (0,)
+
+    def cuStreamDestroy(self, handle):  # noqa: N802
+        self.gpu.stream_of(handle).close()
+        return (0,)
+
+    def cuEventCreate(self, flags):  # noqa: N802
+        assert flags == 0, "an event without timing"
+        event = object()
+        self.events[event] = None
+        return 0, event
+
+    def cuEventRecord(self, event, handle):  # noqa: N802
+        stream = self.gpu.stream_of(handle)
+
+        def stamp() -> None:
+            self.events[event] = self.gpu.clock_ms
+
+        stream.enqueue("event", stamp)
+        return (0,)
+
+    def cuEventSynchronize(self, event):  # noqa: N802
+        return self.cuCtxSynchronize()
+
+    def cuEventElapsedTime(self, begin, end):  # noqa: N802
+        times = self.events[begin], self.events[end]
+        if None in times:
+            return Code.CUDA_ERROR_NOT_READY, None
+        return 0, times[1] - times[0]
+
+    def cuEventDestroy(self, event):  # noqa: N802
+        del self.events[event]
+        return (0,)
+
+    def cuMemAlloc(self, size):  # noqa: N802
+        if size > self.gpu.free():
+            return Code.CUDA_ERROR_OUT_OF_MEMORY, None
+        return 0, self.gpu.memory.allocate(size, "device")
+
+    def cuMemFree(self, address):  # noqa: N802
+        self.gpu.memory.free(address)
+        return (0,)
+
+    def cuMemAllocHost(self, size):  # noqa: N802
+        return 0, self.gpu.memory.allocate(size, "pinned")
+
+    def cuMemFreeHost(self, address):  # noqa: N802
+        self.gpu.memory.free(address)
+        return (0,)
+
+    def cuMemcpyHtoDAsync(self, target, source, size, handle):  # noqa: N802
+        return self._copy(target, source, size, handle, target)
+
+    def cuMemcpyDtoHAsync(self, target, source, size, handle):  # noqa: N802
+        return self._copy(target, source, size, handle, source)
+
+    def cuStreamBeginCapture(self, handle, mode):  # noqa: N802
+        assert mode == 1, "a capture that other threads' allocations would break"
+        self.gpu.stream_of(handle).capturing = []
+        return (0,)
+
+    def cuStreamEndCapture(self, handle):  # noqa: N802
+        stream = self.gpu.stream_of(handle)
+        graph, stream.capturing = stream.capturing, None
+        return 0, graph
+
+    def cuGraphInstantiate(self, graph, flags):  # noqa: N802
+        self.graphs[id(graph)] = graph
+        return 0, id(graph)
+
+    def cuGraphLaunch(self, launched, handle):  # noqa: N802
+        work = self.graphs[launched]
+        self.gpu.stream_of(handle).enqueue("graph", lambda: [step() for step in work])
+        return (0,)
+
+    def cuGraphDestroy(self, graph):  # noqa: N802
+        return (0,)
+
+    def cuGraphExecDestroy(self, launched):  # noqa: N802
+        del self.graphs[launched]
+        return (0,)
+
+    def _copy(self, target, source, size, handle, on_device):
+        self.gpu.memory.check(on_device, size, "device")
+        memory = self.gpu.memory
+
+        def copy() -> None:
+            memory.bytes(target, size)[:] = memory.bytes(source, size)
+
+        self.gpu.stream_of(handle).enqueue("copy", copy)
+        return (0,)
+
+
+class _Module:
+    """The real package, but for its runtime."""
+
+    def __init__(self, gpu: ModelGpu) -> None:
+        self.Runtime = gpu.module.Runtime
+
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module("tensorrt_rtx"))
+
+    def __getattr__(self, name: str):
+        return getattr(importlib.import_module("tensorrt_rtx"), name)
+
+
+def model_machine(monkeypatch) -> ModelGpu:
+    """A machine with an sm89 device, cuda-core and TensorRT-RTX."""
+    gpu, real = ModelGpu(), trt.load("tensorrt_rtx")
+    handle = trt.Handle(_Module(gpu), real.package, real.version, real.logger)
+    there = Availability(True, "CUDA 13.0")
+
+    def load(name: str) -> trt.Handle:
+        if name != handle.package:
+            raise MissingRuntimeError(f"{name} is missing", got="no such Python package")
+        return handle
+
+    def log(severity: str, message: str) -> None:
+        for collector in handle.logger.collectors.values():
+            collector.append(message)
+
+    gpu.logger = types.SimpleNamespace(log=log)
+    real_enqueue = Stream.enqueue
+
+    def enqueue(stream: Stream, name: str, work) -> None:
+        def timed() -> None:
+            work()
+            gpu.clock_ms += STEP_MS * (name in ("execute", "copy"))
+
+        real_enqueue(stream, name, timed)
+
+    monkeypatch.setattr(Stream, "enqueue", enqueue)
+    monkeypatch.setattr(trt, "load", load)
+    monkeypatch.setattr(trt, "driver", lambda: there)
+    monkeypatch.setattr(trt, "driver_for", lambda name: there)
+    monkeypatch.setattr(trt, "device", lambda: trt.Device("GeForce Test", CAPABILITY))
+    monkeypatch.setattr(runner, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "cuda.core", gpu.core)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", gpu.driver)
+    return gpu

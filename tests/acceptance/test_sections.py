@@ -1,0 +1,189 @@
+"""Each section on a machine whose GPU is a double that computes, and on one that gets it wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import needs_rtx
+from model_machine import CAPABILITY, ModelGpu, model_machine
+
+from tiedexport import measure
+from tiedexport.acceptance import builds, failures, machine, models, numerics, sharing, speed
+from tiedexport.acceptance.job import Job, Settings
+from tiedexport.progress import Progress
+from tiedexport.results import Latency
+from tiedexport.results.acceptance import Check, Note, judged
+
+torch.set_num_threads(1)
+pytestmark = needs_rtx
+
+SETTINGS = Settings(batch=(1, 8), warmup_ms=0.0, duration_s=1e-4, iterations=5)
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory, quick_export):
+    """A machine, and a job on it after its builds, with what those found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "SMALL_WIDTHS", (20, 13, 7))
+        patch.setattr(models, "LARGE_WIDTHS", (1024, 1024))
+        patch.setattr(measure, "TURN_S", 1e-4)
+        gpu = model_machine(patch)
+        real = builds.with_engines
+
+        def with_engines(*arguments, **named):
+            bundle, outcomes = real(*arguments, **named)
+            if named.get("target", "") in ("", builds.target_of("tensorrt_rtx")):
+                gpu.learn(bundle)
+            return bundle, outcomes
+
+        patch.setattr(builds, "with_engines", with_engines)
+        job = Job(None, tmp_path_factory.mktemp("job"), SETTINGS, Progress(quiet=True))
+        found = list(builds.run(job))
+        yield gpu, job, found
+        job.close()
+
+
+@pytest.fixture
+def gpu(accepted) -> ModelGpu:
+    found = accepted[0]
+    found.fault = ""
+    found.set_current()
+    return found
+
+
+@pytest.fixture
+def job(accepted) -> Job:
+    return accepted[1]
+
+
+@pytest.fixture(scope="module")
+def timed(accepted):
+    """The section on speed, and the device memory that it left behind."""
+    gpu, job, _ = accepted
+    before = gpu.memory.used()
+    return verdict_of(speed.run(job)), gpu.memory.used() - before
+
+
+def verdict_of(findings):
+    return judged("any", "?", findings, 0.0)
+
+
+def test_the_machine_names_its_device_and_what_is_missing(gpu, job):
+    rows = {row.what: row for row in machine.run(job)}
+    assert rows["device"].figures["compute_capability"] == CAPABILITY
+    assert rows["device"].figures["total_bytes"] == gpu.total
+    assert rows["tensorrt_rtx"].status == "passed"
+    assert rows["tensorrt"].status == "not run"
+    assert "no such Python package" in rows["tensorrt"].reason
+
+
+def test_every_mode_and_precision_is_built_and_trtexecs_way_too(accepted):
+    _, job, found = accepted
+    built = {(one.way, one.precision.value) for one in job.built}
+    modes = {(way, p) for way in builds.MODES for p in ("fp16", "bf16", "fp32")}
+    assert built == modes | {(builds.TRTEXEC, "fp16")}
+    assert {row.status for row in found if isinstance(row, Check)} == {"passed", "not run"}
+    (absent,) = [row for row in found if row.status == "not run"]
+    assert absent.what == "tensorrt: every engine"
+
+
+def test_plans_that_compute_the_model_pass_at_every_batch(gpu, job):
+    section = verdict_of(numerics.run(job))
+    assert section.status == "passed", section.checks
+    assert len(section.checks) == 3 * 3 * 3 + 2  # trtexec's way has no autoencoder
+
+
+def test_plans_that_compute_something_else_fail(gpu, job):
+    gpu.fault = "wrong numbers"
+    section = verdict_of(numerics.run(job))
+    assert {row.status for row in section.checks} == {"failed"}
+    assert "batch 1 by run" in section.reason
+
+
+def test_one_weight_for_shared_engines_and_one_each_for_baked_ones(gpu, job):
+    section = verdict_of(sharing.run(job))
+    assert section.status == "passed", section.checks
+    rows = {row.what: row.figures for row in section.checks}
+    shared, baked = (
+        [*rows[f"tensorrt_rtx {mode}: memory"].values()] for mode in ("shared", "baked")
+    )
+    assert shared[2] < 1.25
+    assert baked[2] > 2.75
+    rebound = [row for row in section.checks if "rebound" in row.what]
+    assert len(rebound) == 3
+    assert all(row.figures["old_output_in_bounds"] > 1 for row in rebound)
+
+
+def test_engines_that_do_not_read_the_one_buffer_fail(gpu, job):
+    gpu.fault = "stale weights"
+    section = verdict_of(sharing.run(job))
+    failed = [row for row in section.checks if row.status == "failed"]
+    assert [row.what for row in failed] == [
+        f"tensorrt_rtx: layers.0.weight rebound, {stage}"
+        for stage in ("encoder", "decoder", "autoencoder")
+    ]
+
+
+def test_every_way_is_timed_with_and_without_a_graph(timed):
+    section, _ = timed
+    rows = [row for row in section.latencies if row.status == "passed"]
+    ways = {row.runtime for row in rows}
+    plans = {f"tensorrt_rtx {way}" for way in (*builds.MODES, builds.TRTEXEC)}
+    copies = {"copy to the device", "copy from the device"}
+    assert ways == plans | {f"{name}, graph" for name in plans} | copies
+    assert len(rows) == len(ways) * 3 * len(SETTINGS.batch)
+    steps = {(row.runtime, row.stage): round(row.median_s * 1e5) for row in rows}
+    assert steps["tensorrt_rtx shared", "autoencoder"] == 1
+    assert steps["tensorrt_rtx one-plan, graph", "autoencoder"] == 2
+    assert steps["tensorrt_rtx trtexec's way", "autoencoder"] == 2
+    judgements = [row for row in section.checks if row.what.endswith("outputs after timing")]
+    assert {row.status for row in judgements} == {"passed"}
+    assert len(judgements) == len(ways - copies)
+
+
+def test_who_cannot_run_is_a_row_for_each_stage_and_batch(timed):
+    section, _ = timed
+    absent = [row for row in section.latencies if row.status == "not run"]
+    assert {row.runtime.removesuffix(", graph") for row in absent} == {
+        "onnxruntime-cuda",
+        "onnxruntime-tensorrt",
+        "torch eager",
+        "torch compiled",
+    }
+    assert all(row.reason for row in absent)
+    assert section.status == "not run"
+
+
+def test_a_fast_contender_that_computes_something_else_fails(gpu, job):
+    gpu.fault = "wrong numbers"
+    section = verdict_of(speed.run(job))
+    assert section.status == "failed"
+    assert "times its bound" in section.reason
+
+
+def test_nothing_is_left_on_the_device(gpu, timed):
+    _, left_bytes = timed
+    assert left_bytes == 0
+    assert not gpu.driver.graphs
+
+
+def test_foreign_plans_and_a_full_device_are_refused(gpu, job):
+    section = verdict_of(failures.run(job))
+    assert section.status == "passed", section.checks
+    messages = [str(row.figures.get("message", "")) for row in section.checks]
+    assert any("GeForce Test is sm89" in message for message in messages)
+    assert any("no device memory" in message for message in messages)
+
+
+def test_without_plans_the_sections_that_need_them_do_not_run(gpu, tmp_path):
+    bare = Job(None, tmp_path, SETTINGS, Progress(quiet=True))
+    for section in (numerics, sharing, failures):
+        with pytest.raises(models.MissingRuntimeError, match="no plan was built"):
+            list(section.run(bare))
+
+
+def test_a_row_is_a_check_a_latency_or_a_note(accepted):
+    _, _, found = accepted
+    assert all(isinstance(row, Check | Latency | Note) for row in found)
+    assert np.isfinite([row.figures.get("build_s", 0.0) for row in found]).all()
