@@ -33,9 +33,9 @@ class Availability(Struct, frozen=True):
 
 
 class Component(Struct, frozen=True):
-    """A row of `doctor`: a runtime, an engine builder, or a part of the environment."""
+    """A row of `doctor`: a runtime, an engine builder, a package, or a part of the environment."""
 
-    kind: Literal["runtime", "engine builder", "environment"]
+    kind: Literal["runtime", "engine builder", "package", "environment"]
     name: str
     availability: Availability
 
