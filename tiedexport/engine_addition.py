@@ -64,7 +64,7 @@ def addition_from(path: Path, output: str | Path | None, **options: Unpack[Optio
     for name, option in _OF_MODELS.items():
         if options.get(name):
             raise UsageError(
-                "a bundle is built already",
+                "this option is about models, and a bundle is built already",
                 where=path,
                 got=option,
                 hint="leave it out, or build the model again: tiedexport build model.pt",

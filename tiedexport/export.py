@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from tiedexport.engine_build import Made
     from tiedexport.engine_build.shelf import PlanShelf
     from tiedexport.order import Order
+    from tiedexport.precision_choice import Choice
     from tiedexport.progress import Task
     from tiedexport.results import EngineOutcome
-    from tiedexport.results.precision import TieChoice
     from tiedexport.spec import Precision
 
 __all__ = ["Options", "build", "plan", "result_from"]
@@ -83,7 +83,9 @@ def build(
     bundle, seconds = open_bundle(order.output, check="size"), time.perf_counter() - start
     asked_for = order.engines.asked_for
     result = result_from(bundle, made.outcomes, seconds, asked_for=asked_for)
-    return replace(result, notes=order.notes, precision_choice=choice)
+    if choice is None:
+        return replace(result, notes=order.notes)
+    return replace(result, notes=(*order.notes, *choice.lines), precision_choice=choice.ties)
 
 
 def plan(
@@ -124,14 +126,14 @@ def result_from(
     )
 
 
-def _write(order: Order, progress: Progress) -> tuple[Made, tuple[TieChoice, ...]]:
+def _write(order: Order, progress: Progress) -> tuple[Made, Choice | None]:
     from tiedexport.assembly import Assembly
 
     with staging_directory(order.output) as staging, shelf_beside(order.output) as shelf:
         assembly = Assembly(
             order.checkpoint, staging, order.output.stem, order.opset, order.io_dtype
         )
-        with progress.task("build", 4) as task:
+        with progress.task("build", 3) as task:
             precisions, choice = _assemble(assembly, order, task, progress)
             made = _build_engines(assembly, order, precisions, shelf, task)
             engine_addition.refuse_to_replace(order.output, order.engines, made)
@@ -142,26 +144,25 @@ def _write(order: Order, progress: Progress) -> tuple[Made, tuple[TieChoice, ...
 
 def _assemble(
     assembly: Assembly, order: Order, task: Task, progress: Progress
-) -> tuple[tuple[Precision, ...], tuple[TieChoice, ...]]:
+) -> tuple[tuple[Precision, ...], Choice | None]:
     """Everything but engines, in the precisions asked for, or in those that evidence asks for."""
     assembly.write_golden(order.precisions or DEFAULT_PRECISIONS)
     task.advance(note="golden pairs")
     assembly.trace()
     task.advance(note="graph")
-    ties: tuple[TieChoice, ...] = ()
-    if order.precisions is None:
+    choice, precisions = None, order.precisions
+    if precisions is None:
         choice = assembly.choose_precisions(order.random_samples, order.keep_fp32)
+        precisions = choice.precisions
         for line in choice.lines:
             progress.say(line)
-        precisions, ties = choice.precisions, choice.ties
     else:
-        precisions = order.precisions
         assembly.keep_fp32(order.keep_fp32, precisions)
     task.total += len(precisions)
     for precision in precisions:
         assembly.write_precision(precision)
         task.advance(note=f"weights and graphs in {precision}")
-    return precisions, ties
+    return precisions, choice
 
 
 def _build_engines(

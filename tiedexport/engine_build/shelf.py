@@ -36,14 +36,15 @@ class PlanShelf:
         """Where the plan of this key lies, if it is here."""
         return self._folder / f"{key}.plan"
 
-    def put(self, plan: bytes, record: PlanRecord, notes: tuple[str, ...]) -> None:
+    def put(self, plan: bytes | memoryview, record: PlanRecord, notes: tuple[str, ...]) -> None:
         """Keep a plan, synced to disk before its record says that it is whole.
 
         Raises:
             OSError: it cannot be written.
         """
         finished = Finished(record, hashlib.sha256(plan).hexdigest(), notes)
-        atomic.write(self.path(record.key), plan)
+        with atomic.replacing(self.path(record.key)) as file:
+            file.write(plan)
         atomic.write(self._record(record.key), msgspec.json.encode(finished))
 
     def take(self, key: str) -> Finished | None:
