@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tiedexport.manifest import Binding
+from tiedexport.network import type_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,8 @@ def bindings_of(
             inputs; None where they must be constants.
 
     Raises:
-        RuntimeError: the network lacks or adds an input or output, or couples two batches.
+        RuntimeError: the network lacks or adds an input or output, has one of another type, or
+            couples two batches.
     """
     tensors = (*parsed.inputs, *parsed.outputs)
     roles = {spec.name: "input" for spec in stage.inputs}
@@ -39,6 +41,10 @@ def bindings_of(
         raise RuntimeError(f"the network does not take or give {', '.join(sorted(missing))}")
     if unknown := names - roles.keys():
         raise RuntimeError(f"the network has undeclared {', '.join(sorted(unknown))}")
+    for spec in (*stage.inputs, *stage.outputs):
+        found = type_name(next(tensor for tensor in tensors if tensor.name == spec.name))
+        if found != spec.dtype:
+            raise RuntimeError(f"{spec.name} is {found} in the network, {spec.dtype} in the stage")
     _refuse_one_batch([tensor for tensor in parsed.inputs if roles[tensor.name] == "input"])
     return tuple(_binding(parsed, tensor, roles[tensor.name]) for tensor in tensors)
 
