@@ -1,7 +1,7 @@
 """The CUDA driver: missing, broken, hidden, too old. Real libraries that a compiler made of lies.
 
-Each of them stands in the place of libcuda.so.1 in a process of its own, with the real packages:
-whatever the driver answers, the process ends with an exit code of ours and by no signal.
+Each of them is asked in the place of libcuda.so.1; before the real packages, in processes of their
+own, which end with an exit code of ours and by no signal, whatever the driver answers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from conftest import needs_rtx
 
 from tiedexport import trt
 from tiedexport.errors import EXIT_DONE, EXIT_MISSING
+from tiedexport.results import Availability
 from tiedexport.trt import cuda
 
 sys.path.append(str(Path(__file__).parent / "runtimes"))
@@ -33,7 +34,7 @@ _DRIVER = """
 int cuInit(unsigned flags) {{ return {init}; }}
 int cuGetErrorString(int code, const char **words) {{ *words = "said the driver"; return 0; }}
 int cuDeviceGetCount(int *count) {{ *count = {devices}; return {count_code}; }}
-int cuDriverGetVersion(int *version) {{ *version = {cuda}; return 0; }}
+int cuDriverGetVersion(int *version) {{ *version = {cuda}; return {version_code}; }}
 int cuDeviceGet(int *device, int ordinal) {{ *device = ordinal; return 0; }}
 int cuDeviceGetName(char *name, int size, int device) {{
   const char *told = "NVIDIA Test";
@@ -50,6 +51,7 @@ _ANSWERS = {
     "devices": 1,
     "count_code": 0,
     "cuda": 13020,
+    "version_code": 0,
     "capability": 89,
     "attribute_code": 0,
 }
@@ -86,10 +88,16 @@ def drivers(tmp_path_factory):
     return Drivers(tmp_path_factory.mktemp("drivers"))
 
 
-_TOLD = (
-    "from tiedexport import trt; found = trt.driver_for('tensorrt_rtx'); "
-    "print(found.available, found.version, trt.device(), found.why, sep=' | ')"
-)
+@pytest.fixture
+def driver_is(drivers, monkeypatch):
+    """Put a driver in the place of this machine's, in this process."""
+
+    def put(source: str) -> None:
+        monkeypatch.setattr(cuda, "_LIBCUDA", str(drivers.made(source) / "libcuda.so.1"))
+        monkeypatch.setattr(cuda, "_probe", trt.once(cuda._probe.__wrapped__))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return put
 
 
 def answering(**answers: int) -> str:
@@ -97,15 +105,13 @@ def answering(**answers: int) -> str:
 
 
 @needs_compiler
-@no_gpu
-def test_a_driver_with_a_device_is_available_with_its_version(drivers):
-    done = drivers.run(answering(capability=120), "-c", _TOLD)
-    device = "Device(name='NVIDIA Test', compute_capability=120)"
-    assert done.stdout == f"True | CUDA 13.2 | {device} | \n"
+def test_a_driver_with_a_device_is_available_with_its_version(driver_is):
+    driver_is(answering(capability=120))
+    assert trt.driver() == Availability(True, "CUDA 13.2")
+    assert trt.device() == trt.Device("NVIDIA Test", 120)
 
 
 @needs_compiler
-@no_gpu
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -117,48 +123,52 @@ def test_a_driver_with_a_device_is_available_with_its_version(drivers):
         (answering(init=4321), "error 4321: said the driver); nvidia-smi must work"),
         (answering(devices=0), "shows no device; nvidia-smi must list a GPU"),
         (answering(count_code=3), "does not count devices (error 3: said the driver)"),
+        (answering(version_code=1), "does not tell its version (error 1: said the driver)"),
         (answering(attribute_code=101), "does not show its device (error 101: said the driver)"),
         ("int no_driver_at_all;", "is no CUDA driver, or a broken one"),
         (answering().replace("cuDeviceGetCount", "cuCount"), "undefined symbol: cuDeviceGetCount"),
         (answering(init=7).replace("cuGetErrorString", "cuWords"), "symbol: cuGetErrorString"),
     ],
 )
-def test_a_driver_that_does_not_serve_says_why_and_what_to_do(drivers, source, words):
-    done = drivers.run(source, "-c", _TOLD)
-    assert done.stdout.startswith("False |  | None | ")
-    assert words in done.stdout
-    assert done.stderr == ""
+def test_a_driver_that_does_not_serve_says_why_and_what_to_do(driver_is, source, words):
+    driver_is(source)
+    assert not trt.driver().available
+    assert words in trt.driver().why
+    assert trt.device() is None
+    assert trt.driver_for("tensorrt_rtx") == trt.driver()
 
 
-@no_gpu
-@pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF"])
-def test_a_file_that_is_no_library_is_no_driver(tmp_path, content):
-    (tmp_path / "libcuda.so.1").write_bytes(content)
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
-    command = [sys.executable, "-c", _TOLD]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "no CUDA driver (" in done.stdout
-    assert "; install the NVIDIA display driver on a machine with an NVIDIA GPU" in done.stdout
+@pytest.mark.parametrize("content", [None, b"", b"not a library", b"\x7fELF"])
+def test_a_file_that_is_no_library_is_no_driver(tmp_path, monkeypatch, content):
+    library = tmp_path / "libcuda.so.1"
+    if content is not None:
+        library.write_bytes(content)
+    monkeypatch.setattr(cuda, "_LIBCUDA", str(library))
+    found = cuda._probe.__wrapped__()
+    assert found.device is None
+    assert found.driver.reason.startswith(f"no CUDA driver ({library}: ")
+    assert found.driver.remedy.startswith("install the NVIDIA display driver")
 
 
 @needs_compiler
-@no_gpu
 @pytest.mark.parametrize("answers", [{"init": 100}, {"devices": 0}])
-def test_devices_hidden_by_a_variable_are_told_with_it(drivers, answers):
-    done = drivers.run(answering(**answers), "-c", _TOLD, CUDA_VISIBLE_DEVICES="")
-    assert "with CUDA_VISIBLE_DEVICES=''; unset CUDA_VISIBLE_DEVICES" in done.stdout
+def test_devices_hidden_by_a_variable_are_told_with_it(driver_is, monkeypatch, answers):
+    driver_is(answering(**answers))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "with CUDA_VISIBLE_DEVICES=''; unset CUDA_VISIBLE_DEVICES" in trt.driver().why
 
 
 @needs_compiler
-@no_gpu
 @needs_rtx
 @pytest.mark.parametrize(("number", "available"), [(12080, False), (13000, True), (14010, True)])
-def test_a_driver_older_than_the_package_s_cuda_is_refused(drivers, number, available):
-    done = drivers.run(answering(cuda=number), "-c", _TOLD)
-    assert done.stdout.startswith(f"{available} | CUDA {number // 1000}")
+def test_a_driver_older_than_the_package_s_cuda_is_refused(driver_is, number, available):
+    driver_is(answering(cuda=number))
+    found = trt.driver_for("tensorrt_rtx")
+    assert found.available == available
+    assert trt.driver().available
     if not available:
-        assert "up to CUDA 12.8, and tensorrt-rtx here was built with CUDA 13" in done.stdout
-        assert "update the NVIDIA driver to 580 or newer" in done.stdout
+        assert "up to CUDA 12.8, and tensorrt-rtx here was built with CUDA 13" in found.reason
+        assert found.remedy == "update the NVIDIA driver to 580 or newer"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +194,7 @@ def test_a_package_s_cuda_is_read_from_its_wheels(monkeypatch, installed, major)
 
 
 def test_a_cuda_that_is_not_known_yet_is_asked_for_by_name(monkeypatch):
-    found = cuda._Found(trt.Availability(True, "CUDA 13.2"), trt.Device("NVIDIA Test", 89), 13020)
+    found = cuda._Found(Availability(True, "CUDA 13.2"), trt.Device("NVIDIA Test", 89), 13020)
     monkeypatch.setattr(cuda, "_probe", lambda: found)
     monkeypatch.setattr(cuda, "_cuda_major", lambda package: 15)
     assert cuda.driver_for("tensorrt").remedy == "update the NVIDIA driver to one for CUDA 15"
@@ -255,11 +265,21 @@ def test_running_a_plan_without_a_working_driver_ends_with_our_exit_code(
     assert not (planned / "y.npy").exists()
 
 
+@no_gpu
+@needs_rtx
+def test_running_a_plan_on_this_machine_without_a_gpu_ends_with_our_exit_code(planned):
+    command = ["-m", "tiedexport", "run", planned / "baked.tied", "reconstruct"]
+    command += [planned / "x.npy", "-o", planned / "y.npy", "--runtime", "tensorrt_rtx"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode == EXIT_MISSING, done.stderr
+    assert "cannot run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @with_plans
 @needs_rtx
-@pytest.mark.parametrize("source", [answering(init=999), _LYING])
-def test_doctor_survives_every_driver_and_tells_of_it(drivers, source):
-    done = drivers.run(source, "-m", "tiedexport", "doctor")
+def test_doctor_survives_a_driver_that_lies_and_names_its_device(drivers):
+    done = drivers.run(_LYING, "-m", "tiedexport", "doctor")
     assert done.returncode == EXIT_DONE, done.stderr
     assert done.stderr == ""
-    assert "NVIDIA driver" in done.stdout
+    assert "CUDA 13.2, NVIDIA Test (sm89)" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from inspect import signature
 
 import handmade
@@ -17,6 +18,7 @@ from recorded_machine import (
 )
 
 from tiedexport import trt
+from tiedexport.device import memory_bytes
 from tiedexport.errors import BundleError, MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import Availability
 from tiedexport.runtimes import Options, runtime_named
@@ -118,6 +120,18 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, missing, extra):
     assert f"tiedexport[{extra}]" in availability.remedy
 
 
+@pytest.mark.parametrize("broken", ["cuda.core", "cuda.bindings.driver"])
+def test_a_broken_cuda_core_is_told_and_passed_over(gpu, bundle, monkeypatch, broken):
+    monkeypatch.setitem(sys.modules, broken, None)
+    if broken == "cuda.core":
+        with pytest.raises(
+            RuntimeFailedError, match=r"cuda-core does not load(?s:.*)tiedexport\[rtx"
+        ):
+            session_on(bundle)
+    with pytest.raises(RuntimeFailedError, match="does not tell the device's memory"):
+        memory_bytes()
+
+
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
 def test_sums_are_assumed_in_the_type_of_the_graph(name):
     runtime = runtime_named(name)
@@ -148,22 +162,27 @@ def test_every_cuda_core_name_and_argument_that_the_runner_uses_exists():
     for function, arguments in uses.items():
         assert arguments <= signature(function).parameters.keys(), function
     assert core.StreamOptions(nonblocking=True).nonblocking
+    assert callable(pytest.importorskip("cuda.bindings.driver").cuMemGetInfo)
     assert {"handle"} <= set(dir(core.Buffer)) & set(dir(core.Stream))
 
 
 def test_every_tensorrt_name_that_the_runner_uses_exists():
     module = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
     uses = {
-        "Runtime": {"deserialize_cuda_engine"},
+        "Runtime": {"deserialize_cuda_engine", "engine_host_code_allowed"},
         "ICudaEngine": {
             "num_io_tensors",
             "get_tensor_name",
+            "num_optimization_profiles",
+            "get_tensor_profile_shape",
+            "device_memory_size_v2",
             "create_execution_context",
             "create_runtime_config",
         },
         "IRuntimeConfig": {"dynamic_shapes_kernel_specialization_strategy"},
         "DynamicShapesKernelSpecializationStrategy": {"EAGER"},
         "IExecutionContext": {
+            "set_optimization_profile_async",
             "set_tensor_address",
             "set_input_shape",
             "infer_shapes",

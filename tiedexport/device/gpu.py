@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tiedexport.errors import RuntimeFailedError, TiedExportError
+from tiedexport.trt import REMEDIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,20 +28,34 @@ def memory_bytes() -> tuple[int, int]:
     Raises:
         RuntimeFailedError: the driver does not say.
     """
-    importlib.import_module("cuda.core").Device(0).set_current()
-    driver = importlib.import_module("cuda.bindings.driver")
-    error, free, total = driver.cuMemGetInfo()
-    if int(error) != 0:
-        raise RuntimeFailedError("the driver does not tell the device's memory", got=error)
-    return int(free), int(total)
+    try:
+        importlib.import_module("cuda.core").Device(0).set_current()
+        error, *told = importlib.import_module("cuda.bindings.driver").cuMemGetInfo()
+        if int(error) != 0:
+            raise RuntimeError(error)
+    except Exception as error:
+        raise RuntimeFailedError(
+            "the driver does not tell the device's memory", got=error, hint="tiedexport doctor"
+        ) from error
+    free, total = map(int, told)
+    return free, total
 
 
 class Gpu:
-    """The first device, through cuda.core and one of the TensorRT packages."""
+    """The first device, through cuda.core and one of the TensorRT packages.
+
+    Raises:
+        RuntimeFailedError: cuda-core is broken.
+    """
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
-        self.core = importlib.import_module("cuda.core")
+        try:
+            self.core = importlib.import_module("cuda.core")
+        except Exception as error:  # whatever its own code comes upon
+            raise RuntimeFailedError(
+                "cuda-core does not load", got=error, hint=REMEDIES[handle.package]
+            ) from error
 
     def make_current(self) -> Any:
         """The device, current in this thread: CUDA keeps that for each thread."""
