@@ -1,0 +1,273 @@
+"""Engines are added to a bundle without torch, and nothing else of it changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import tiedexport
+from fake_engines import TARGET, FakeBuilder, only_builder
+
+from tiedexport.bundle import MANIFEST, Bundle, open_bundle
+from tiedexport.engine_options import EngineOptions
+from tiedexport.errors import BundleError, MissingRuntimeError, UsageError
+from tiedexport.export import build, plan
+from tiedexport.spec import Precision
+
+FP32, FP16, BF16 = Precision
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
+    return only_builder(monkeypatch)
+
+
+@pytest.fixture
+def path(dense_bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle without engines."""
+    return Path(shutil.copytree(dense_bundle.path, tmp_path / "b.tied"))
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    files = (file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
+
+
+def plans_of(path: Path) -> list[tuple[str, str]]:
+    return [(p.file.removeprefix("plans/"), p.weights) for p in open_bundle(path).manifest.plans]
+
+
+# What changes.
+
+
+@pytest.mark.parametrize("weights", ["shared", "baked", "one-plan"])
+def test_every_other_file_stays_as_it_was(weights: str, path: Path, builder: FakeBuilder):
+    before = files_of(path)
+    result = build(path, target=[TARGET], weights=weights)
+    assert {row.status for row in result.engines} == {"passed"}
+    after = files_of(path)
+    assert {n for n in before if after[n] != before[n]} == {MANIFEST}
+    manifest = open_bundle(path).manifest
+    assert after.keys() - before.keys() == manifest.engine_files
+    assert {p.precision for p in manifest.plans} == {FP16, BF16}
+    assert result.file_bytes + result.engine_bytes == sum(map(len, after.values()))
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_weights_have_one_name_while_and_after_engines_are_added(path: Path, builder: FakeBuilder):
+    """Readers of ONNX refuse external data that has a second name."""
+    links: list[int] = []
+    builder.before = lambda request: links.extend(
+        file.stat().st_nlink for file in path.parent.rglob("weights.*")
+    )
+    build(path, target=[TARGET])
+    links += [file.stat().st_nlink for file in path.rglob("*") if file.is_file()]
+    assert set(links) == {1}
+
+
+def test_another_output_is_a_bundle_of_its_own(path: Path, builder: FakeBuilder, tmp_path: Path):
+    build(path, target=[TARGET])
+    before = files_of(path)
+    result = build(path, tmp_path / "other.tied", target=["fake:2"])
+    assert result.bundle == str(tmp_path / "other.tied")
+    assert files_of(path) == before
+    assert {p.target for p in open_bundle(tmp_path / "other.tied").manifest.plans} == {
+        TARGET,
+        "fake:2",
+    }
+    assert {file.stat().st_nlink for file in tmp_path.rglob("*") if file.is_file()} == {1}
+
+
+def test_plans_of_other_targets_and_precisions_stay(path: Path, builder: FakeBuilder):
+    build(path, target=[TARGET], precision="fp16")
+    build(path, target=["fake:2"], precision="bf16", weights="baked")
+    assert builder.built == [
+        f"{s}.{p}" for p in ("fp16", "bf16") for s in ("encoder", "decoder", "autoencoder")
+    ]
+    assert {(file.split("/")[0], mode) for file, mode in plans_of(path)} == {
+        ("fake", "shared"),
+        ("fake-2", "baked"),
+    }
+    assert len(plans_of(path)) == 6
+
+
+def test_a_plan_of_both_directions_takes_the_place_of_the_stages_and_gives_it_back(
+    path: Path, builder: FakeBuilder
+):
+    build(path, target=[TARGET, "fake:2"], precision="fp16")
+    build(path, target=[TARGET], precision="fp16", weights="one-plan")
+    assert [row for row in plans_of(path) if row[0].startswith("fake/")] == [
+        ("fake/autoencoder.fp16.plan", "one-plan")
+    ]
+    assert len(plans_of(path)) == 4
+    assert (path / "halves.fp16.onnx").is_file()
+    build(path, target=[TARGET], precision="fp16", weights="shared")
+    assert {mode for _, mode in plans_of(path)} == {"shared"}
+    assert not (path / "halves.fp16.onnx").exists()
+    assert set(files_of(path)) == {MANIFEST, *open_bundle(path).manifest.files}
+
+
+def test_graphs_that_no_plan_has_are_dropped(path: Path, builder: FakeBuilder):
+    build(path, target=[TARGET], precision="fp16")
+    build(path, target=[TARGET], precision="fp16", weights="baked")
+    assert not (path / "plans" / "graphs").exists() or not files_of(path / "plans" / "graphs")
+    assert set(files_of(path)) == {MANIFEST, *open_bundle(path).manifest.files}
+
+
+def test_by_default_engines_are_built_for_what_is_here_and_what_stands(
+    path: Path, builder: FakeBuilder
+):
+    build(path, target=["fake:2"], precision="fp16")
+    lines = plan(path).splitlines()
+    assert [line for line in lines if line.startswith("build")] == [
+        "build   fake engines in fp16, bf16, weights shared",
+        "build   fake:2 engines in fp16, bf16, weights shared",
+    ]
+    build(path, precision="fp16")
+    assert builder.built == ["encoder.fp16", "decoder.fp16", "autoencoder.fp16"] * 2
+
+
+# Without torch, and without onnx.
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2].split(",")))
+from fake_engines import FakeBuilder, TARGET
+from tiedexport import engines
+from tiedexport.errors import TiedExportError
+from tiedexport.export import build
+
+engines.all_builders = lambda: (FakeBuilder(),)
+try:
+    result = build(sys.argv[1], target=[TARGET, "fake:2"], precision="fp16", weights=sys.argv[3])
+except TiedExportError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+print(*(row.status for row in result.engines))
+"""
+
+
+def build_without(modules: str, path: Path, weights: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", WITHOUT, str(path), modules, weights]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("weights", ["shared", "one-plan"])
+def test_torch_is_not_needed(weights: str, path: Path):
+    done = build_without("torch", path, weights)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"passed"}
+
+
+@pytest.mark.parametrize("weights", ["shared", "one-plan"])
+def test_onnx_is_not_needed_where_the_graphs_are_there(
+    weights: str, path: Path, builder: FakeBuilder
+):
+    build(path, target=[TARGET], precision="fp16", weights=weights)
+    done = build_without("torch,onnx,onnx_ir", path, weights)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"passed"}
+
+
+@pytest.mark.parametrize("weights", ["shared", "one-plan"])
+def test_what_is_missing_to_make_a_graph_is_said(weights: str, path: Path):
+    before = files_of(path)
+    done = build_without("torch,onnx,onnx_ir", path, weights)
+    assert done.returncode == 1
+    assert done.stderr.startswith("MissingRuntimeError: ")
+    assert "takes onnx and onnx-ir" in done.stderr
+    assert "--weights baked" in done.stderr
+    assert files_of(path) == before
+    assert build_without("torch,onnx,onnx_ir", path, "baked").returncode == 0
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"opset": 20}, "--opset"),
+        ({"io_dtype": "fp16"}, "--io-dtype"),
+        ({"samples": "x.npy"}, "--samples"),
+        ({"family": "autoencoder"}, "--family"),
+        ({"settings": {"activation": "tanh"}}, "--set"),
+        ({"input_shape": (20,)}, "--input-shape"),
+        ({"keep_fp32": ("layers.0.weight",)}, "--keep-fp32"),
+        ({"precision": "auto"}, "auto"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"target": ["abacus"]}, "abacus"),
+        ({"weights": "inside"}, "inside"),
+        ({"profile_shapes": {"input": (21,)}}, "Nx21"),
+        ({"profile_shapes": {"image": ()}}, "image"),
+        ({"engine_options": EngineOptions(profiles=((4, 2, 1),))}, "impossible"),
+        ({"engine_options": EngineOptions(refit=True), "weights": "shared"}, "--refit"),
+    ],
+)
+def test_what_makes_no_sense_for_a_bundle_is_refused_by_name(
+    options: dict, word: str, path: Path, builder: FakeBuilder
+):
+    before = files_of(path)
+    with pytest.raises(UsageError) as caught:
+        build(path, **options)
+    assert word in str(caught.value)
+    assert files_of(path) == before
+    assert builder.built == []
+
+
+def test_a_precision_that_the_bundle_does_not_hold_is_refused(
+    path: Path, builder: FakeBuilder, checkpoints, quick_export
+):
+    build(checkpoints["dense"], path, precision="fp32,fp16", target=())
+    with pytest.raises(UsageError, match="does not hold this precision") as caught:
+        build(path, precision="fp16,bf16")
+    assert caught.value.got == "bf16"
+
+
+def test_a_damaged_bundle_is_refused_before_anything_is_built(path: Path, builder: FakeBuilder):
+    weights = path / "weights.fp16.safetensors"
+    raw = weights.read_bytes()
+    weights.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.raises(BundleError, match="altered"):
+        build(path)
+    assert builder.built == []
+
+
+def test_an_engine_that_fails_leaves_the_bundle_as_it_was(path: Path, builder: FakeBuilder):
+    before = files_of(path)
+    builder.failing = {"decoder"}
+    with pytest.raises(MissingRuntimeError, match="is left as it was"):
+        build(path, target=[TARGET])
+    assert files_of(path) == before
+
+
+# The command line.
+
+
+def test_on_the_command_line_a_bundle_gets_engines(path: Path, builder: FakeBuilder):
+    arguments = ["build", path.name, "--target", TARGET, "--precision", "fp16"]
+    shapes = ["--minShapes", "input:2x20", "--optShapes", "input:4", "--maxShapes", "input:8"]
+    done = tiedexport(*arguments, *shapes, "-q", cwd=path.parent)
+    assert done.returncode == 0, done.stderr
+    assert {r.options.profiles for r in builder.requests} == {((2, 4, 8),)}
+    again = tiedexport(*arguments, "-q", cwd=path.parent)
+    assert len(builder.built) == 3  # what was not said again is as it stands
+    assert again.stdout.count("unchanged") == 3
+    shown = tiedexport("inspect", path.name, cwd=path.parent)
+    assert "2-4-8" in shown.stdout
+    wrong = tiedexport(*arguments, "--optShapes", "input:4x21", cwd=path.parent)
+    assert wrong.returncode == 2
+    assert "Nx20" in wrong.stderr
+
+
+def test_what_is_to_be_known_of_several_engines_is_said_once(path: Path, builder: FakeBuilder):
+    build(path, target=[TARGET], precision="fp16")
+    builder.missing = {TARGET}
+    done = tiedexport("build", path.name, "--precision", "fp16", cwd=path.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept: built by fakert 1.0 elsewhere") == 1
+    assert done.stdout.count("unchanged") == 3
