@@ -191,6 +191,21 @@ def test_batches_change_nothing(monkeypatch):
 # What is said.
 
 
+def test_every_tensor_that_would_change_its_type_has_its_range():
+    layers, weights = stack(**HUGE)
+    first, second, third = choose(layers, weights, samples()).ties
+    names = [tensor.name for tensor in first.tensors]
+    # The encoder's first layer and its activation, and the decoder's last, whose sigmoid is fp32.
+    assert names == ["input", "w0", "e0", "h0", "h1", "h9", "d0", "h10"]
+    assert {t.name for t in second.tensors} & {t.name for t in third.tensors} == {"h3", "h7"}
+    found = {tensor.name: tensor for tensor in (*first.tensors, *second.tensors, *third.tensors)}
+    assert found["w1"].largest == np.abs(weights["w1"]).max()
+    assert found["h1"].largest > 65504 > found["code"].largest
+    assert found["input"].rms == pytest.approx(np.sqrt(np.mean(samples().astype(float) ** 2)))
+    assert (found["h1"].underflow, found["w1"].underflow) == (0, 1)
+    assert first.peak >= max(tensor.largest for tensor in first.tensors)
+
+
 def test_a_line_a_tie_says_the_type_and_the_figures():
     choice = choose(*stack(**HUGE), samples(), test_rmse=0.25, random_samples=True)
     first, *lines = choice.lines

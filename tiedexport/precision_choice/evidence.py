@@ -9,8 +9,8 @@ import numpy as np
 from msgspec import structs
 
 from tiedexport import rounding
-from tiedexport.golden import CODE
-from tiedexport.results.precision import TieChoice
+from tiedexport.golden import CODE, INPUT
+from tiedexport.results.precision import TensorRange, TieChoice
 from tiedexport.rounding import ops
 from tiedexport.spec import WEIGHTED_OPS, Layer, Precision
 
@@ -62,17 +62,19 @@ class Evidence:
 
     def judge(self, group: tuple[str, ...], asked: set[str]) -> TieChoice:
         """The type of one tie, were it alone in not being fp32."""
-        numbers = self._numbers_of(group)
-        peak, underflow = numbers.peak, numbers.underflow
-        if asked & set(group):
-            return TieChoice(group, _FP32, "as asked", peak, underflow, {})
-        halves = [kind for kind in (_FP16, _BF16) if peak <= kind.largest]
-        errors = {kind: self._error(dict.fromkeys(group, kind)) for kind in halves}
-        errors = {kind: error for kind, error in errors.items() if error < math.inf}
-        chosen = _BF16 if _underflows(errors) else _FP16
-        chosen = chosen if errors.get(chosen, math.inf) <= 1 else _FP32
-        reason = _reason(chosen, numbers, errors)
-        return TieChoice(group, chosen, reason, peak, underflow, errors)
+        tensors = self._tensors_of(group)
+        numbers = _Numbers()
+        for tensor in tensors.values():
+            numbers.merge(tensor)
+        ranges = tuple(tensor.range(name) for name, tensor in tensors.items())
+        errors: dict[Precision, float] = {}
+        chosen, reason = _FP32, "as asked"
+        if not asked & set(group):
+            errors = self._errors_of(group, numbers.peak)
+            chosen = _BF16 if _underflows(errors) else _FP16
+            chosen = chosen if errors.get(chosen, math.inf) <= 1 else _FP32
+            reason = _reason(chosen, numbers, errors)
+        return TieChoice(group, chosen, reason, numbers.peak, numbers.underflow, errors, ranges)
 
     def acceptable_together(self, ties: Sequence[TieChoice]) -> tuple[TieChoice, ...]:
         """Those of the largest errors in fp32 until the error of all is acceptable."""
@@ -121,21 +123,33 @@ class Evidence:
         # An output that is zero throughout has no scale of its own: that of the smallest number.
         return max(roundings * each * self._numbers[last].rms, _BF16.underflow)
 
-    def _numbers_of(self, group: tuple[str, ...]) -> _Numbers:
-        """All numbers that would be of another type if the group were."""
-        found = _Numbers()
+    def _errors_of(self, group: tuple[str, ...], peak: float) -> dict[Precision, float]:
+        """The predicted error in each 16-bit type that the group does not overflow."""
+        halves = [kind for kind in (_FP16, _BF16) if peak <= kind.largest]
+        errors = {kind: self._error(dict.fromkeys(group, kind)) for kind in halves}
+        return {kind: error for kind, error in errors.items() if error < math.inf}
+
+    def _tensors_of(self, group: tuple[str, ...]) -> dict[str, _Numbers]:
+        """Every tensor that would be of another type if the group were, by name."""
         types = rounding.layer_types(self._layers, _FP32, dict.fromkeys(group, _FP16))
-        stored: dict[str, None] = {}
+        names = [INPUT, *(layer.output or f"layer {i}" for i, layer in enumerate(self._layers))]
+        found: dict[str, _Numbers] = {}
         for i, (layer, kind) in enumerate(zip(self._layers, types, strict=True)):
             if kind is not _FP16:
                 continue
-            found.merge(self._numbers[i])
             if layer.op in WEIGHTED_OPS:
-                found.merge(self._numbers[i - 1] if i else self._samples)
-                stored |= dict.fromkeys(n for n in (layer.weight, layer.bias) if n is not None)
-        for name in stored:
-            for rows in ops.blocks(self._weights[name]):
-                found.add(np.asarray(self._weights[name][rows]))
+                found[names[i]] = self._numbers[i - 1] if i else self._samples
+                for name in (layer.weight, layer.bias):
+                    if name is not None and name not in found:
+                        found[name] = self._stored(name)
+            found[names[i + 1]] = self._numbers[i]
+        return found
+
+    def _stored(self, name: str) -> _Numbers:
+        """Of a weight or bias, block by block."""
+        found, array = _Numbers(), self._weights[name]
+        for rows in ops.blocks(array):
+            found.add(np.asarray(array[rows]))
         return found
 
 
@@ -144,22 +158,27 @@ class _Numbers:
 
     def __init__(self) -> None:
         self.count, self.nonzero, self.tiny = 0, 0, 0
-        self.peak, self.square = 0.0, 0.0
+        self.largest, self.peak, self.square = 0.0, 0.0, 0.0
 
     def add(self, array: NDArray[Any], peak: float = 0.0) -> None:
-        magnitude = np.abs(array)
+        magnitude = np.abs(array, dtype=np.float64)
         self.count += magnitude.size
         self.nonzero += int(np.count_nonzero(magnitude))
         self.tiny += int(np.count_nonzero((magnitude > 0) & (magnitude < _SMALLEST_NORMAL)))
-        self.square += float(np.sum(magnitude**2, dtype=np.float64))
-        self.peak = max(self.peak, peak, float(magnitude.max(initial=0.0)))
+        self.square += float(np.sum(magnitude**2))
+        self.largest = max(self.largest, float(magnitude.max(initial=0.0)))
+        self.peak = max(self.peak, peak, self.largest)
 
     def merge(self, other: _Numbers) -> None:
         self.count += other.count
         self.nonzero += other.nonzero
         self.tiny += other.tiny
         self.square += other.square
+        self.largest = max(self.largest, other.largest)
         self.peak = max(self.peak, other.peak)
+
+    def range(self, name: str) -> TensorRange:
+        return TensorRange(name, self.largest, self.rms, self.underflow)
 
     @property
     def underflow(self) -> float:
