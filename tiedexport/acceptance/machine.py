@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tiedexport import trt
+from tiedexport.acceptance.job import reporting
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 
@@ -19,23 +20,24 @@ _ON_THE_DEVICE = ("onnxruntime-cuda", "onnxruntime-tensorrt", "torch-cuda")
 
 def run(job: Job) -> Iterator[Finding]:
     """Driver, device, packages."""
-    driver, device = trt.driver(), trt.device()
-    yield _check("driver", driver)
-    if device is None:
-        yield Check("device", "not run", driver.why)
-    else:
-        free, total = job.cuda.memory_bytes()
-        figures: dict[str, float | int | str] = {
-            "name": device.name,
-            "compute_capability": device.compute_capability,
-            "free_bytes": free,
-            "total_bytes": total,
-        }
-        yield Check("device", "passed", "", figures)
+    yield _check("driver", trt.driver())
+    yield from reporting("device", _device(job))
     for package in trt.OLDEST:
         yield _check(package, trt.availability(package))
     for name in _ON_THE_DEVICE:
         yield _check(name, runtime_named(name).availability())
+
+
+def _device(job: Job) -> Iterator[Check]:
+    device = job.require_device()
+    free, total = job.cuda.memory_bytes()
+    figures: dict[str, float | int | str] = {
+        "name": device.name,
+        "compute_capability": device.compute_capability,
+        "free_bytes": free,
+        "total_bytes": total,
+    }
+    yield Check("device", "passed", "", figures)
 
 
 def _check(what: str, found: Availability) -> Check:

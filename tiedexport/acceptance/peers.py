@@ -105,6 +105,7 @@ class Torch:
         from tiedexport.families import family_named
 
         self._torch, self._device, self._compiled = torch, device, compiled
+        torch._dynamo.reset()  # here, not in `bind`: the others keep what they have compiled
         self._stream: Any = None
         if device == "cuda":
             self._stream = torch.cuda.ExternalStream(cuda.stream)  # type: ignore[no-untyped-call]
@@ -124,8 +125,8 @@ class Torch:
         source = torch.from_numpy(x).to(self._device)
         call = getattr(self, f"_{stage.name}")
         if self._compiled:
-            torch._dynamo.reset()
-            call = torch.compile(call, dynamic=False)
+            # With `fullgraph` nothing that cannot be compiled runs eagerly under this name.
+            call = torch.compile(call, dynamic=False, fullgraph=True)
         results: dict[str, Any] = {}
 
         def enqueue() -> None:

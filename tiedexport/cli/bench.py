@@ -44,8 +44,8 @@ def bench(
 
     All of them run round by round in one call; --json holds throughput and every percentile.
 
-    With --acceptance: builds, numerics, sharing, device latency beside peers, and failures, a
-    verdict each. It exits with 1 if any disagrees and with 3 if any could not run.
+    With --acceptance: builds, numerics, sharing, device latency beside peers (0.25 s each), and
+    failures, a verdict each. It exits with 1 if any disagrees and with 3 if any could not run.
     """
     if acceptance:
         _accept(quiet, json_file, output, arguments)
@@ -71,6 +71,10 @@ def _accept(
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name} does not go with --acceptance")
         del arguments[name]
+    # What is not asked for is as the acceptance has it: it has many more contenders.
+    for name in ("batch", "warmup_ms", "duration_s", "iterations"):
+        if ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
+            del arguments[name]
     from tiedexport import acceptance as verb
     from tiedexport.acceptance import pages
 
