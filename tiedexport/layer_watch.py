@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.overrides import TorchFunctionMode
 
+from tiedexport.spec import ACTIVATIONS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,13 +16,13 @@ if TYPE_CHECKING:
 
     from tiedexport.spec import Layer
 
-_CALLS = {
-    "dense": {"linear"},
-    "conv": {"conv2d"},
-    "conv_transpose": {"conv_transpose2d"},
-    "reshape": {"reshape", "view", "flatten", "unflatten"},
-}
-"""What torch calls the operators of a layer; an activation has the same name there."""
+_KINDS = (
+    {"dense": "linear", "conv": "conv2d", "conv_transpose": "conv_transpose2d"},
+    {op: op for op in ACTIVATIONS},
+    {"reshape": "reshape"},
+)
+"""Layers and what torch calls them. A call of the same kind is taken for the layer: one that computes
+something else shows at its place."""
 
 
 class LayerWatch(TorchFunctionMode):
@@ -40,9 +42,10 @@ class LayerWatch(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        if self.awaited:
-            op = self.awaited[0].op
-            if function.__name__ in _CALLS.get(op, {op}):
+        called = function.__name__.removesuffix("_")
+        for kind in _KINDS:
+            if self.awaited and self.awaited[0].op in kind and called in kind.values():
                 # A copy: the next layer may work in place.
                 self.outputs[self.awaited.popleft().output] = result.clone()
+                break
         return result

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import inputs_of
 
+from tiedexport import by_the_weight
 from tiedexport.runtimes import Options, runtime_named
 from tiedexport.runtimes import torch as runner
 from tiedexport.session import open_session
@@ -50,7 +51,7 @@ def test_a_closed_session_frees_the_module_though_a_bound_call_is_kept(dense_bun
 def test_a_product_by_tiles_is_summed_in_fp32_and_rounded_once(
     monkeypatch: pytest.MonkeyPatch, dtype, transposed, bias, tile_bytes
 ):
-    monkeypatch.setattr(runner, "_TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(by_the_weight, "TILE_BYTES", tile_bytes)
     torch.manual_seed(0)
     units, features = 13, 20
     weight = (
@@ -63,16 +64,37 @@ def test_a_product_by_tiles_is_summed_in_fp32_and_rounded_once(
     exact = torch.nn.functional.linear(
         x.double(), weight.double(), None if offset is None else offset.double()
     )
-    found = runner._linear(x, weight, offset)
+    found = by_the_weight.linear(x, weight, offset)
     assert (found.dtype, found.shape) == (dtype, exact.shape)
     assert torch.all((found.double() - exact).abs() <= torch.finfo(dtype).eps * exact.abs() + 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tile_bytes", [1, 500, 1 << 20])
+def test_a_transposed_convolution_by_tiles_is_summed_in_fp32_and_rounded_once(
+    monkeypatch: pytest.MonkeyPatch, dtype, bias, tile_bytes
+):
+    monkeypatch.setattr(by_the_weight, "TILE_BYTES", tile_bytes)
+    torch.manual_seed(0)
+    weight = torch.randn(7, 3, 3, 3).to(dtype)
+    x = torch.randn(2, 7, 5, 4).to(dtype)
+    offset = torch.randn(3).to(dtype) if bias else None
+    exact = torch.nn.functional.conv_transpose2d(
+        x.double(), weight.double(), None if offset is None else offset.double(), 2, 1, 1
+    )
+    found = by_the_weight.conv_transpose2d(x, weight, offset, 2, 1, output_padding=1)
+    assert (found.dtype, found.shape) == (dtype, exact.shape)
+    # Half a spacing of the result, and what fp32 adds: torch's own loop is beyond that in fp16.
+    spacing = torch.finfo(dtype).eps / 2 * exact.abs()
+    assert torch.all((found.double() - exact).abs() <= spacing + 1e-5)
 
 
 def test_products_go_by_tiles_exactly_where_torch_has_no_fast_kernel(
     dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ):
-    calls, linear = [], runner._linear
-    monkeypatch.setattr(runner, "_linear", lambda *given: (calls.append(1), linear(*given))[1])
+    calls, tiles = [], by_the_weight._tiles
+    monkeypatch.setattr(by_the_weight, "_tiles", lambda w: (calls.append(1), tiles(w))[1])
     for fast, products in ((True, 0), (False, 4)):
         monkeypatch.setattr(runner, "_has_fast_kernels", lambda precision, fast=fast: fast)
         with open_session(dense_bundle, runtime="torch", precision="fp16", threads=1) as session:

@@ -1,14 +1,14 @@
 """PyTorch: the model's own family module, on the bundle's memory-mapped weights.
 
 On a CPU every session and process uses them where they lie. Where torch has no fast kernel for a
-half-precision product, `_linear` computes it in fp32 without an fp32 copy of the weight.
+half-precision product, `by_the_weight` computes it in fp32 without an fp32 copy of the weight.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
     from tiedexport.bundle import Bundle
     from tiedexport.spec import StageSpec
-
-
-_TILE_BYTES = 2 << 20
-"""Of an fp32 tile of a weight: what the second-level cache of a core holds."""
 
 
 class _Torch:
@@ -137,63 +133,6 @@ def _float32_sums() -> Iterator[None]:
         yield
 
 
-@cache
-def _by_the_weight() -> Callable[[frozenset[Precision]], AbstractContextManager[object]]:
-    """A context in which a weighted layer computes in its weight's type, whatever type comes in.
-
-    In the `slow` types, for which no library has a kernel, torch falls back to loops that take up
-    to two hundred times as long: there `functional.linear` is computed by `_linear`.
-    """
-    import torch
-    from torch.nn import functional
-    from torch.overrides import TorchFunctionMode
-
-    weighted = (functional.linear, functional.conv2d, functional.conv_transpose2d)
-
-    class ByTheWeight(TorchFunctionMode):
-        def __init__(self, slow: frozenset[Precision]) -> None:
-            super().__init__()
-            self._slow = {getattr(torch, precision.dtype.name) for precision in slow}
-
-        def __torch_function__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if function in weighted and len(args) > 1:
-                x, weight, *others = args
-                args = (x.to(weight.dtype), weight, *others)
-                if function is functional.linear and weight.dtype in self._slow:
-                    function = _linear
-            return function(*args, **(kwargs or {}))
-
-    return ByTheWeight
-
-
-def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """X Wᵀ + b, summed in fp32 and rounded once; only a tile of W is ever in fp32.
-
-    Args:
-        x: [..., features].
-        weight: [units, features], as it is stored or the transpose of what is stored.
-        bias: [units].
-    """
-    import torch
-
-    rows = x.reshape(-1, x.shape[-1]).float()
-    total = (
-        torch.zeros(len(rows), len(weight)) if bias is None else bias.float().repeat(len(rows), 1)
-    )
-    transposed = not weight.is_contiguous()
-    stored = weight.t() if transposed else weight
-    step = max(1, _TILE_BYTES // (4 * stored.shape[1]))
-    for first in range(0, len(stored), step):
-        tile, part = stored[first : first + step].float(), slice(first, first + step)
-        if transposed:
-            total.addmm_(rows[:, part], tile)
-        else:
-            total[:, part].addmm_(rows, tile.t())
-    return total.to(x.dtype).reshape(*x.shape[:-1], len(weight))
-
-
 def _settings(
     device: str, types: frozenset[Precision]
 ) -> Callable[[], AbstractContextManager[object]]:
@@ -203,7 +142,9 @@ def _settings(
     if device == "cuda":
         contexts.append(_float32_sums)
     if slow or len(types) > 1:
-        contexts.append(partial(_by_the_weight(), slow))
+        from tiedexport.by_the_weight import ByTheWeight
+
+        contexts.append(partial(ByTheWeight, slow))
 
     @contextlib.contextmanager
     def entered() -> Iterator[None]:
