@@ -60,8 +60,11 @@ def evaluate(
             if last_reader[tensor.name] is node:
                 values.pop(tensor.name, None)
     if absent := set(wanted) - found.keys():
+        given = ", ".join(tensor.name for tensor in parsed.outputs)
         raise RuntimeFailedError(
-            "the parsed network has no such tensors", got=", ".join(sorted(absent))
+            "the parsed network has no such tensors",
+            where=f"a network that gives {given}" if given else "a network without outputs",
+            got=", ".join(sorted(absent)),
         )
     return found
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
     Index = tuple[Any, ...]
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 2 << 20
 """Float32 bytes of a block of columns."""
 
 

@@ -48,7 +48,7 @@ def slice_(layer: Any, module: Any, operands: Sequence[Array | None]) -> Array:
 
     Out of bounds there is nothing, or in the mode FILL a value, by default 0.
     """
-    x, start, size, stride, fill, axes = (*operands, *[None] * (6 - len(operands)))
+    x, start, size, stride, fill, axes = [*operands, *[None] * 6][:6]
     assert x is not None  # the operand that is sliced is not optional
     if layer.mode.name not in ("STRICT_BOUNDS", "FILL") or axes is not None:
         raise ValueError(f"slicing by {layer.mode.name}, or axes from an input, is not evaluated")

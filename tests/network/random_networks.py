@@ -225,7 +225,7 @@ def _conv_transpose(graph: RandomGraph, draw: Callable[[st.SearchStrategy[Any]],
     ]
     out = [f - b - a + e for f, b, a, e in zip(full, before, after, extra, strict=True)]
     inputs = [graph.last, graph.weight(channels, maps // groups, *kernel)]
-    # Else the parser forgets a bias that is an input: test_layers.py shows it.
+    # Else the parser forgets a bias that is an input: test_network_layers.py shows it.
     cut_off = all(a >= e for a, e in zip(after, extra, strict=True))
     inputs += [graph.weight(maps)] if cut_off and draw(st.booleans()) else []
     graph.add(

@@ -7,7 +7,7 @@ import pytest
 from conftest import needs_rtx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_graphs import MULTILINEAR, RandomGraph, exact, random_graphs
+from random_networks import MULTILINEAR, RandomGraph, exact, random_graphs
 
 from tiedexport import network, trt
 from tiedexport.network.evaluate import evaluate
