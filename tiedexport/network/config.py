@@ -65,8 +65,9 @@ def timing_cache(config: Any, file: Path | None) -> Iterator[None]:
     yield
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic.locked(file.parent):
-        if others := _read(file):
-            cache.combine(config.create_timing_cache(others), ignore_mismatch=False)
+        others = config.create_timing_cache(_read(file))
+        if others is not None:
+            cache.combine(others, ignore_mismatch=False)
         atomic.write(file, bytes(cache.serialize()))
 
 
