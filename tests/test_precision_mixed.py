@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import make_checkpoint, needs_rtx
+from conftest import make_checkpoint, needs_rtx, resign
 
 from tiedexport.audit import audit
 from tiedexport.bundle import open_bundle, safetensors_layout
 from tiedexport.checkpoint import save_checkpoint
-from tiedexport.errors import MissingRuntimeError, UsageError
+from tiedexport.errors import UsageError
 from tiedexport.export import build
 from tiedexport.rounding import forward
+from tiedexport.runtimes import choose_precision, runtime_named
 from tiedexport.session import open_session
 from tiedexport.spec import Precision
 from tiedexport.verify import verify
@@ -64,6 +66,7 @@ BUILDS = {
     "huge, auto": ("huge", {"precision": "auto"}),
     "tiny, auto": ("tiny", {"precision": "auto"}),
     "huge, kept": ("huge", {"precision": "fp32,fp16", "keep_fp32": [FIRST, SECOND]}),
+    "huge, kept alone": ("huge", {"precision": "fp16", "keep_fp32": [FIRST, SECOND]}),
     "huge, fp16": ("huge", {"precision": "fp32,fp16"}),
     "tiny, fp16": ("tiny", {"precision": "fp32,fp16"}),
 }
@@ -100,6 +103,7 @@ def rows(result: VerifyResult, runtime: str, precision: Precision) -> dict[str, 
         ("huge, auto", (FP32, BF16), {BF16: {THIRD: FP16}}),
         ("tiny, auto", (FP32, BF16), {BF16: {THIRD: FP16}}),
         ("huge, kept", (FP32, FP16), {FP16: {FIRST: FP32, SECOND: FP32}}),
+        ("huge, kept alone", (FP16,), {FP16: {FIRST: FP32, SECOND: FP32}}),
     ],
 )
 def test_a_bundle_says_what_it_keeps_in_which_type_and_stores_it_so(built, name, precisions, kept):
@@ -175,9 +179,15 @@ def test_fp16_without_a_choice_loses_the_digits_of_tiny_numbers(built, name, goo
     assert (error < 4 * BF16.unit_roundoff) is good
 
 
-def test_a_runtime_without_one_of_the_types_refuses_by_its_name(built):
-    with pytest.raises(MissingRuntimeError, match="bf16"):
-        open_session(built["huge, auto"][0], runtime="onnxruntime", precision="bf16")
+def test_a_runtime_without_one_of_the_types_refuses_by_its_name(built, tmp_path):
+    path = tmp_path / "b.tied"
+    shutil.copytree(built["huge, kept"][0].path, path)
+    resign(path, kept={FP16: {SECOND: BF16}})
+    bundle = open_bundle(path)
+    chosen, reason = choose_precision(runtime_named("onnxruntime"), bundle, FP16)
+    assert chosen is None
+    assert reason == f"it has no bf16 kernels, and {SECOND} is in bf16"
+    assert choose_precision(runtime_named("torch"), bundle, FP16) == (FP16, "")
 
 
 @needs_rtx

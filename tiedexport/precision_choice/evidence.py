@@ -28,8 +28,8 @@ _FP32, _FP16, _BF16 = Precision
 _SMALLEST_NORMAL = math.ldexp(1.0, -14)
 """Of fp16: what is smaller loses digits, and at 2^-25 all of them."""
 
-_BATCH_BYTES = 64 << 20
-"""Of the widest layer's errors in float64, all probes included."""
+_BATCH_BYTES = 16 << 20
+"""Of the probes of the widest layer, in float64: a few times as much is at work."""
 
 
 class Evidence:
