@@ -99,33 +99,53 @@ class PlanContents:
         return self.unaccounted_bytes > _OVERHEAD_BYTES * (layers + 1)
 
 
-def weights_in_plan(plan: Path, weights: Sequence[StoredTensor]) -> PlanContents:
-    """Search a plan for weights, in every order of their axes and in every type of a product.
+class PlanSearch:
+    """A search for some weights, in every order of their axes and in every type of a product.
 
     A weight that is itself a copy of another is not searched for again. Weights of less than 8
     bytes, and those that are equal to others by chance (`copies.chance`), cannot be told from
     other bytes and stay unaccounted for.
 
     Raises:
+        BadInputError: a weight's file cannot be read.
+    """
+
+    def __init__(self, weights: Sequence[StoredTensor]) -> None:
+        self.weights = weights
+        self._layouts: dict[int, list[tuple[_Layout, int]]] = defaultdict(list)
+        repeated = {id(copy.tensor) for group in copies.find(weights) for copy in group.copies}
+        for weight in weights:
+            if id(weight) not in repeated and _can_be_found(weight):
+                for layout in _layouts(weight):
+                    if (anchor := layout.anchor) is not None:
+                        self._layouts[anchor[0]].append((layout, anchor[1]))
+
+    def contents(self, plan: Path) -> PlanContents:
+        """What a plan holds of the weights.
+
+        Raises:
+            BadInputError: the plan or a weight's file cannot be read.
+        """
+        content = FileContent(plan, 0, np.dtype("<u2"))
+        size = plan.stat().st_size
+        found: dict[tuple[int, int], Found] = {}
+        keys = np.array(sorted(self._layouts), np.uint64)
+        for position, key in _positions(content, size, keys):
+            for layout, at in self._layouts[key]:
+                place = position - at, id(layout.weight)
+                if place not in found and layout.is_at(plan, position - at, size):
+                    found[place] = layout.found(position - at)
+        ordered = tuple(found[place] for place in sorted(found))
+        return PlanContents(ordered, size, size - _covered(ordered))
+
+
+def weights_in_plan(plan: Path, weights: Sequence[StoredTensor]) -> PlanContents:
+    """Search one plan for weights, as `PlanSearch` does.
+
+    Raises:
         BadInputError: the plan or a weight's file cannot be read.
     """
-    repeated = {id(copy.tensor) for group in copies.find(weights) for copy in group.copies}
-    layouts: dict[int, list[tuple[_Layout, int]]] = defaultdict(list)
-    for weight in weights:
-        if id(weight) not in repeated and _can_be_found(weight):
-            for layout in _layouts(weight):
-                if (anchor := layout.anchor) is not None:
-                    layouts[anchor[0]].append((layout, anchor[1]))
-    content = FileContent(plan, 0, np.dtype("<u2"))
-    size = plan.stat().st_size
-    found: dict[tuple[int, int], Found] = {}
-    for position, key in _positions(content, size, np.array(sorted(layouts), np.uint64)):
-        for layout, at in layouts[key]:
-            place = position - at, id(layout.weight)
-            if place not in found and layout.is_at(plan, position - at, size):
-                found[place] = layout.found(position - at)
-    ordered = tuple(found[place] for place in sorted(found))
-    return PlanContents(ordered, size, size - _covered(ordered))
+    return PlanSearch(weights).contents(plan)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from tiedexport import plan_search
 from tiedexport.audit import graphs, weights
 from tiedexport.audit.table import ORIGINAL, copy_of, measured, not_run, shown, verdict
+from tiedexport.plan_search import PlanSearch
 from tiedexport.results.ties import STAGE_NAMES, Stage, StoredCopy, TiedWeight
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _of_files(given: Given) -> Stage:
     subject = ", ".join(shown(str(path)) for path in given.plans)
     source = measured(_STAGE, subject, stored, declared=declared)
     uses = {tie.name: tie.uses for tie in source.ties}
-    return _searched(subject, given.plans, stored, uses)
+    return _searched(subject, given.plans, PlanSearch(stored), uses)
 
 
 def _of_bundle(bundle: Bundle) -> list[Stage]:
@@ -64,11 +64,15 @@ def _of_bundle(bundle: Bundle) -> list[Stage]:
     for plan in bundle.manifest.plans:
         groups[plan.target, plan.precision, plan.weights].append(plan)
     uses = {tie.weight: tie.uses for tie in bundle.manifest.ties}
+    searches = {
+        precision: PlanSearch(weights.safetensors(bundle.weights_path(precision)))
+        for precision in {plan.precision for plan in bundle.manifest.plans}
+    }
     return [
         _searched(
             f"{target} {precision}, weights {form}",
             [bundle.path / plan.file for plan in plans],
-            weights.safetensors(bundle.weights_path(plans[0].precision)),
+            searches[plans[0].precision],
             uses,
             {b.name for plan in plans for b in plan.bindings if b.role == "weight"},
         )
@@ -79,7 +83,7 @@ def _of_bundle(bundle: Bundle) -> list[Stage]:
 def _searched(
     subject: str,
     plans: Sequence[Path],
-    stored: Sequence[StoredTensor],
+    search: PlanSearch,
     uses: dict[str, tuple[str, ...]],
     bound: Collection[str] = (),
 ) -> Stage:
@@ -88,18 +92,19 @@ def _searched(
     Args:
         subject: what they are.
         plans: looked at together.
-        stored: the weights that they were built from.
+        search: for the weights that they were built from.
         uses: tied weight → its uses.
         bound: weights that the plans take as inputs, from the place where they are stored. Where
             they take all of them, their builder has seen none, and none can hide in them.
     """
     occurrences: dict[int, list[tuple[Path, Found]]] = defaultdict(list)
     doubts = []
+    stored = search.weights
     matrices = [tensor for tensor in stored if len(tensor.shape) > 1]
     layers = sum(max(1, len(uses.get(matrix.name, ()))) for matrix in matrices)
     baked = any(tensor.name not in bound for tensor in stored)
     for path in plans:
-        contents = plan_search.weights_in_plan(path, stored)
+        contents = search.contents(path)
         for found in contents.found:
             occurrences[id(found.weight)].append((path, found))
         if baked and contents.may_hide_weights(layers):
