@@ -61,7 +61,10 @@ def open_session(
         refuse_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     wanted = None if precision is None else _one_precision(precision)
-    rows = all_runtimes().values() if runtime == "auto" else [runtime_named(runtime)]
+    if runtime == "auto":  # what only simulates another is never taken unasked
+        rows = [row for row in all_runtimes().values() if not row.remark]
+    else:
+        rows = [runtime_named(runtime)]
     reasons: list[str] = []
     for row, chosen in _candidates(rows, opened, wanted, memory, reasons):
         try:

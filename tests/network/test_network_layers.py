@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from tiedexport import network, trt
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.network.evaluate import evaluate
+from tiedexport.network.ops_constants import array_of
 
 if TYPE_CHECKING:
     import onnx
@@ -207,3 +209,26 @@ def test_a_missing_feed_and_a_tensor_that_is_not_there_are_named():
         evaluate(parsed, {}, ["y"])
     with pytest.raises(RuntimeFailedError, match="nonsense"):
         evaluate(parsed, {"x": np.ones((1, 3, 4), np.float32)}, ["nonsense"])
+
+
+def test_two_layers_of_one_tensor_are_refused():
+    model = model_of([node("Relu", "x")])
+    parsed = network.parse(trt.load("tensorrt_rtx"), model.SerializeToString())
+    (relu,) = parsed.nodes
+    parsed.__dict__["nodes"] = (relu, network.Node(relu.kind, relu.layer))
+    with pytest.raises(RuntimeFailedError, match="two layers give one tensor"):
+        evaluate(parsed, {"x": np.ones((1, 3, 4), np.float32)}, ["y"])
+
+
+def test_weights_of_other_types_or_in_unknown_objects_are_refused_instead_of_misread():
+    module = trt.load("tensorrt_rtx").module
+    numbers = np.zeros(4, np.uint8)
+    eight_bits = module.Weights(module.DataType.FP8, numbers.ctypes.data, numbers.size)
+    with pytest.raises(ValueError, match="FP8"):
+        array_of(module, eight_bits)
+    elsewhere = ModuleType("elsewhere")
+    elsewhere.DataType, elsewhere.Weights = module.DataType, lambda *_: module.Weights()
+    sixteen_bits = module.Weights(module.DataType.BF16, numbers.ctypes.data, 2)
+    with pytest.raises(ValueError, match="do not show weights of type BF16"):
+        array_of(elsewhere, sixteen_bits)
+    np.testing.assert_array_equal(array_of(module, sixteen_bits).view(np.uint8), numbers)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import MODELS, inputs_of, needs_rtx
 from deployed import MODES, deployed
+from msgspec.structs import replace
+from recording_runtime import Recording, recording_runtimes
 
 from tiedexport import rounding, trt
 from tiedexport.bundle import open_bundle
@@ -46,11 +48,21 @@ def plans(
     return deployed(bundles[request.param], tmp_path_factory.mktemp("deployed"), mode)
 
 
-def test_it_is_no_run_of_tensorrt_and_never_taken_unasked(dense_bundle: Bundle):
+def test_it_is_no_run_of_tensorrt_and_says_so():
     row = runtime_named(NAME)
     assert (row.remark, row.slow, row.rank) == ("network, simulated", True, 95)
-    with open_session(dense_bundle) as session:
-        assert session.runtime != NAME
+
+
+def test_a_session_never_takes_a_simulation_unasked(
+    dense_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+):
+    simulation = Recording(NAME, slow=True)
+    simulation.remark = "network, simulated"
+    recording_runtimes(monkeypatch)(simulation, Recording("absent", reason="no driver"))
+    with pytest.raises(MissingRuntimeError, match="absent: no driver"):
+        open_session(dense_bundle)
+    with open_session(dense_bundle, runtime=NAME) as session:
+        assert session.runtime == NAME
 
 
 def test_every_stage_and_precision_of_every_kind_of_plan_stays_within_its_bound(plans: Bundle):
@@ -77,6 +89,14 @@ def test_every_layer_shows_its_output_and_the_last_one_that_of_the_stage(
                 size = np.abs(value).max() + 1.0
                 error = np.abs(shown[layer.output].astype(np.float64) - value)
                 assert error.max() <= 30 * precision.unit_roundoff * size
+
+
+def test_a_bundle_that_does_not_name_its_layers_shows_none(dense_bundle: Bundle):
+    stage = dense_bundle.manifest.stage("encoder")
+    nameless = replace(stage, layers=tuple(replace(layer, output="") for layer in stage.layers))
+    reason = runtime_named(NAME).layers(dense_bundle, FP16, nameless, dense_bundle.golden["input"])
+    assert isinstance(reason, str)
+    assert "tiedexport build" in reason
 
 
 def test_a_bundle_with_real_engines_is_judged_by_the_graphs_of_these(
