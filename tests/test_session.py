@@ -134,6 +134,7 @@ def test_stages_that_no_session_could_serve_open_no_runtime(dense_bundle: Bundle
     manifest = SimpleNamespace(
         precisions=dense_bundle.manifest.precisions,
         stages=[SimpleNamespace(name="encoder", inputs=(), outputs=())],
+        kept={},
     )
     with pytest.raises(IndexError):
         open_session(Bundle(dense_bundle.path, manifest))
