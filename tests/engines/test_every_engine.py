@@ -45,7 +45,7 @@ every_build = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory):
+def built(tmp_path_factory: pytest.TempPathFactory, quick_export: None):
     """(model, mode) → its bundle for all devices, and what became of every engine."""
     folder = tmp_path_factory.mktemp("every-engine")
 
