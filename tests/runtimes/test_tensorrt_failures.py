@@ -18,7 +18,9 @@ from tiedexport.bundle import open_bundle
 from tiedexport.device import DeviceWeights
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import BundleError, RuntimeFailedError
+from tiedexport.runtimes import Options, runtime_named
 from tiedexport.session import open_session
+from tiedexport.spec import Precision
 
 KINDS = ("shared", "baked", "one-plan")
 
@@ -173,6 +175,34 @@ def test_recorded_session_that_finds_no_memory_leaves_another_alone(tmp_path, mo
             session.bind("encoder", images(2), np.empty((2, handmade.CODE), np.float32))
         np.testing.assert_array_equal(session.reconstruct(images(2)), expected)
     assert all_is_given_back(gpu)
+
+
+@pytest.mark.parametrize("weights", KINDS)
+def test_recorded_call_that_failed_leaves_the_next_ones_right(tmp_path, monkeypatch, weights):
+    gpu, bundle = machine_with(tmp_path, monkeypatch, weights)
+    with session_on(bundle) as session:
+        expected = [session.reconstruct(images(n)) for n in (5, 3)]
+        gpu.calls = 0
+        session.reconstruct(images(5))
+        for number in range(1, gpu.calls + 1):
+            gpu.calls, gpu.fail_at = 0, number
+            with pytest.raises(RuntimeFailedError, match="CUDA_ERROR_UNKNOWN"):
+                session.reconstruct(images(5))
+            gpu.fail_at = None
+            for n, right in ((3, expected[1]), (5, expected[0]), (3, expected[1])):
+                np.testing.assert_array_equal(session.reconstruct(images(n)), right)
+
+
+@pytest.mark.parametrize("weights", KINDS)
+def test_recorded_closed_backend_holds_nothing(tmp_path, monkeypatch, weights):
+    gpu, bundle = machine_with(tmp_path, monkeypatch, weights)
+    backend = runtime_named("tensorrt_rtx").open(bundle, Precision.FP16, Options())
+    executions = list(backend._running.values())
+    backend.close()
+    assert all_is_given_back(gpu), "although backend and executions are still there"
+    assert len(executions) == len(bundle.manifest.stages)
+    for execution in executions:
+        execution.close()  # once more
 
 
 @pytest.mark.parametrize("weights", KINDS)

@@ -134,14 +134,14 @@ class Engine:
         return context
 
     def _batches(self) -> Iterator[tuple[int, int]]:
-        """The batches that every input takes; those of halves, which idle with none, from 1 on."""
+        """The batches that every input takes; a half idles with none."""
         inputs = [binding for binding in self.plan.bindings if binding.role == "input"]
         for index in range(self._engine.num_optimization_profiles):
             shapes = [self._engine.get_tensor_profile_shape(b.name, index) for b in inputs]
             smallest = max(shape[0][0] for shape in shapes)
             if len(inputs) > 1 and smallest > 0:
                 raise RuntimeError(f"a half of profile {index} cannot idle: it takes {smallest} up")
-            yield max(smallest, 1), min(shape[2][0] for shape in shapes)
+            yield smallest, min(shape[2][0] for shape in shapes)
 
     def _not_of(self, stage: StageSpec, found: str) -> BundleError:
         return BundleError(
