@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tiedexport.errors import MissingRuntimeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -40,6 +40,15 @@ def private_bytes(pid: int | None = None) -> int:
     """
     fields = _smaps_rollup(pid)
     return fields["Private_Clean"] + fields["Private_Dirty"]
+
+
+def anonymous_bytes(pid: int | None = None) -> int:
+    """Pages of no file: what the kernel cannot drop and read again where memory is short.
+
+    Raises:
+        MissingRuntimeError: the kernel does not tell, or the process is gone or not ours.
+    """
+    return _smaps_rollup(pid)["Anonymous"]
 
 
 def data_pss_bytes(pid: int | None = None) -> int:
@@ -112,27 +121,38 @@ def held_bytes(files: Iterable[Path]) -> int:
 
 
 class PeakMemory:
-    """Samples the Pss of a process from a thread, in a `with` statement.
+    """Samples the memory of a process from a thread, in a `with` statement.
 
     Measure another process by its `pid` where you can: a sampler inside the measured process waits
     for the interpreter lock, and its own pages count. The kernel walks all pages at each sample and
     holds the process's map meanwhile: with gigabytes, choose a longer `interval_s`.
 
+    Args:
+        pid: the process; by default this one.
+        interval_s: between two samples.
+        measure: what is sampled; by default Pss.
+
     Attributes:
-        start_bytes: Pss on entry.
-        peak_bytes: the largest Pss seen so far. Peaks shorter than `interval_s` may be missed.
+        start_bytes: as sampled on entry.
+        peak_bytes: the largest sample so far. Peaks shorter than `interval_s` may be missed.
     """
 
-    def __init__(self, pid: int | None = None, interval_s: float = 0.02) -> None:
+    def __init__(
+        self,
+        pid: int | None = None,
+        interval_s: float = 0.02,
+        measure: Callable[[int | None], int] = pss_bytes,
+    ) -> None:
         self._pid = pid
         self._interval_s = interval_s
+        self._measure = measure
         self._done = threading.Event()
         self._sampler = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
         self.start_bytes = 0
         self.peak_bytes = 0
 
     def __enter__(self) -> Self:
-        self.start_bytes = self.peak_bytes = pss_bytes(self._pid)
+        self.start_bytes = self.peak_bytes = self._measure(self._pid)
         self._sampler.start()
         return self
 
@@ -149,7 +169,7 @@ class PeakMemory:
         while True:
             last = self._done.wait(self._interval_s)
             try:
-                self.peak_bytes = max(self.peak_bytes, pss_bytes(self._pid))
+                self.peak_bytes = max(self.peak_bytes, self._measure(self._pid))
             except MissingRuntimeError:
                 return  # the watched process has ended: its peak stands
             if last:
