@@ -1,50 +1,105 @@
-"""Polygraphy, as its users run it, agrees with a bundle's golden pairs."""
+"""Polygraphy, as its users run it, agrees with a bundle, both ways."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
+from command_line import tiedexport
 from polygraphy.comparator import RunResults
-from polygraphy.json import save_json
 
-from tiedexport import rounding
-from tiedexport.bundle import Bundle
+from tiedexport import layerwise
 from tiedexport.spec import Precision
 
+if TYPE_CHECKING:
+    from tiedexport.bundle import Bundle
 
-def polygraphy_run(bundle: Bundle, stage: str, folder: Path, fault: float) -> int:
-    """`polygraphy run` on a graph against the golden output, off by `fault` bounds."""
-    spec = bundle.manifest.stage(stage)
-    x, y = spec.inputs[0].name, spec.outputs[0].name
-    golden = bundle.golden
-    bound = rounding.forward_bound(
-        spec.layers,
-        bundle.weights(Precision.FP32),
-        golden[x].astype(np.float64),
-        precision=Precision.FP32,
-        accumulation=Precision.FP32,
-        io=Precision.FP32,
-    ).bound
-    save_json([{x: golden[x].astype(np.float32)}], str(folder / "inputs.json"))
-    outputs = RunResults()
-    shifted = (golden[y] + fault * bound).astype(np.float32)
-    outputs.add([{y: shifted}], runner_name="golden")
-    outputs.save(str(folder / "outputs.json"))
-    command = ["polygraphy", "run", bundle.graph(stage, Precision.FP32), "--onnxrt"]
-    command += ["--load-inputs", folder / "inputs.json", "--load-outputs", folder / "outputs.json"]
-    command += ["--rtol", "0", "--atol", f"{2 * bound.max():.6e}"]
+FP32, FP16, _ = Precision
+
+
+def polygraphy(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("polygraphy")
-    done = subprocess.run([program, *map(str, command[1:])], capture_output=True, check=False)
-    return done.returncode
+    command = [program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-@pytest.mark.parametrize("stage", ["encoder", "decoder"])
-@pytest.mark.parametrize("fault", [0.0, 1e3])
-def test_the_golden_pairs_in_polygraphy_s_format_pass_its_own_check_unless_they_are_wrong(
-    bundles: dict[str, Bundle], stage: str, fault: float, tmp_path: Path
+def largest_bound(bundle: Bundle, stage: str, precision: Precision) -> float:
+    """Of any layer of a stage."""
+    rows = layerwise.expected(bundle, bundle.manifest.stage(stage), precision, FP32)
+    return max(float(row.bounded.bound.max()) for row in rows)
+
+
+def saved_by_us(bundle: Bundle, stage: str, folder: Path, *more: str) -> None:
+    done = tiedexport(
+        *("verify", bundle.path, "--stage", stage, "--runtime", "onnxruntime", *more),
+        *("--save-inputs", "inputs.json", "--save-outputs", "ours.json"),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def compared(bundle: Bundle, stage: str, precision: Precision, folder: Path, *more: str) -> int:
+    """The exit code of `polygraphy run` of a graph against our file."""
+    atol = 2 * largest_bound(bundle, stage, precision)
+    return polygraphy(
+        *("run", bundle.graph(stage, precision), "--onnxrt", *more),
+        *("--load-inputs", "inputs.json", "--load-outputs", "ours.json"),
+        *("--rtol", "0", "--atol", f"{atol:.6e}"),
+        cwd=folder,
+    ).returncode
+
+
+def shift(file: Path, output: str, by: float) -> None:
+    """Move one output of every runner."""
+    results = RunResults.load(str(file))
+    for _, iterations in results.items():
+        iterations[0][output] = iterations[0][output] + np.float32(by)
+    results.save(str(file))
+
+
+def test_polygraphy_agrees_with_our_outputs_unless_they_are_wrong(
+    dense_bundle: Bundle, tmp_path: Path
 ) -> None:
-    assert (polygraphy_run(bundles["dense"], stage, tmp_path, fault) == 0) == (fault == 0)
+    saved_by_us(dense_bundle, "decoder", tmp_path, "--precision", "fp32")
+    assert compared(dense_bundle, "decoder", FP32, tmp_path) == 0
+    fault = 1e3 * largest_bound(dense_bundle, "decoder", FP32)
+    shift(tmp_path / "ours.json", "reconstruction", fault)
+    assert compared(dense_bundle, "decoder", FP32, tmp_path) == 1
+
+
+def test_polygraphy_agrees_with_every_layer_of_ours_unless_one_is_wrong(
+    bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    bundle, all_of_them = bundles["conv"], ("--onnx-outputs", "mark", "all")
+    saved_by_us(bundle, "autoencoder", tmp_path, "--precision", "fp16", "--layers")
+    assert compared(bundle, "autoencoder", FP16, tmp_path, *all_of_them) == 0
+    hidden = bundle.manifest.stage("autoencoder").layers[4].output
+    fault = 1e3 * largest_bound(bundle, "autoencoder", FP16)
+    shift(tmp_path / "ours.json", hidden, fault)
+    assert compared(bundle, "autoencoder", FP16, tmp_path, *all_of_them) == 1
+
+
+def test_outputs_that_polygraphy_saved_are_judged_layer_by_layer(
+    dense_bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle = dense_bundle
+    saved_by_us(bundle, "encoder", tmp_path)
+    done = polygraphy(
+        *("run", bundle.graph("encoder", FP16), "--onnxrt", "--onnx-outputs", "mark", "all"),
+        *("--load-inputs", "inputs.json", "--save-outputs", "theirs.json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    call = ("verify", bundle.path, "--stage", "encoder", "--precision", "fp16")
+    call += ("--runtime", "reference", "--layers", "--load-outputs", "theirs.json")
+    judged = tiedexport(*call, cwd=tmp_path)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    assert "(from theirs.json)" in " ".join(judged.stdout.split())
+    shift(tmp_path / "theirs.json", "gemm_1_output", 1e3 * largest_bound(bundle, "encoder", FP16))
+    judged = tiedexport(*call, cwd=tmp_path)
+    assert judged.returncode == 1
+    assert "strays at gemm_1_output" in " ".join(judged.stdout.split())
+    assert "FAILED at gemm_1_output (onnxrt-runner" in judged.stdout

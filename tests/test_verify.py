@@ -17,7 +17,7 @@ from tiedexport import rating as module
 from tiedexport.bundle import Bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.comparison import compare
-from tiedexport.errors import DataError, UsageError
+from tiedexport.errors import BundleError, DataError, UsageError
 from tiedexport.export import build
 from tiedexport.results import VerifyResult
 from tiedexport.rounding import Bounded
@@ -126,6 +126,30 @@ def test_an_output_of_another_shape_fails_and_is_not_broadcast():
     row = judged(np.ones((2, 1)), np.ones((2, 3)), 1.0)
     assert row.status == "failed"
     assert row.reason == "output of shape [2, 1], expected [2, 3]"
+
+
+# Stages and precisions.
+
+
+def test_stages_and_precisions_that_are_not_asked_for_are_left_out(dense_bundle: Bundle):
+    result = verify(dense_bundle, runtime=["torch"], stage=["decoder"], precision="bf16,fp32")
+    assert list(verdicts(result)) == [("torch", "decoder", BF16), ("torch", "decoder", FP32)]
+    assert result.passed
+    assert (result.quality, result.reconstructions, result.layers) == ((), (), ())
+
+
+def test_an_unknown_stage_or_precision_is_an_error(dense_bundle: Bundle):
+    with pytest.raises(BundleError, match="no such stage"):
+        verify(dense_bundle, stage=["middle"])
+    with pytest.raises(UsageError, match="unknown precision"):
+        verify(dense_bundle, precision="fp8")
+
+
+def test_what_a_runtime_remarks_stands_in_each_of_its_rows(dense_bundle: Bundle, monkeypatch):
+    monkeypatch.setattr(type(all_runtimes()["torch"]), "remark", "by hand")
+    result = verify(dense_bundle, runtime=["torch", "reference"], precision="fp16", layers=True)
+    rows = (*result.comparisons, *result.layers, *result.quality, *result.reconstructions)
+    assert {(row.runtime, row.remark) for row in rows} == {("torch", "by hand"), ("reference", "")}
 
 
 # Nothing that did not run is a success.

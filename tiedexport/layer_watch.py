@@ -21,8 +21,8 @@ _KINDS = (
     {op: op for op in ACTIVATIONS},
     {"reshape": "reshape"},
 )
-"""Layers and what torch calls them. A call of the same kind is taken for the layer: one that computes
-something else shows at its place."""
+"""Layers and what torch calls them. A call of the same kind is taken for the layer, so one that
+computes something else shows at its place."""
 
 
 class LayerWatch(TorchFunctionMode):

@@ -69,6 +69,9 @@ def refuse_to_overwrite(ctx: click.Context) -> None:
         for name in filter(os.path.isfile, inputs):
             if os.path.isfile(path) and os.path.samefile(path, name):
                 raise click.UsageError(f"{option} {path} would overwrite the input {name}")
+        for name in filter(_is_bundle, inputs):
+            if path.is_file() and path.resolve().is_relative_to(Path(name).resolve()):
+                raise click.UsageError(f"{option} {path} would overwrite a part of {name}")
         if option in _FIRST_BYTE and path.is_file():
             with path.open("rb") as file:
                 first = file.read(1)
@@ -79,6 +82,10 @@ def refuse_to_overwrite(ctx: click.Context) -> None:
     for (one, path), (other, again) in combinations(outputs.items(), 2):
         if os.path.realpath(path) == os.path.realpath(again):
             raise click.UsageError(f"{one} and {other} would both write {path}")
+
+
+def _is_bundle(name: str) -> bool:
+    return (Path(name) / "manifest.json").is_file()
 
 
 class Output:
