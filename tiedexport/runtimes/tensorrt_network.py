@@ -6,7 +6,7 @@ from, else that of the plan that serves every stage in two halves, else, in a bu
 of the precision, the stage's own. Weights that a graph takes as inputs come from the bundle, others
 from the parser, which maps them from the bundle's file: either way they are in memory once.
 
-TensorRT-RTX parses without a driver; TensorRT makes no network without one.
+TensorRT-RTX parses without a driver; TensorRT is asked only where there is one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _TensorRTNetwork:
             return rtx
         if trt.driver().available:
             return tensorrt
-        reason = f"{rtx.reason}; tensorrt makes no network without a driver"
+        reason = f"{rtx.reason}; tensorrt is not asked for a network without a driver"
         return Availability(False, tensorrt.version, reason, rtx.remedy)
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
