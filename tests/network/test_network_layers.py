@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from tiedexport import network, trt
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.network.evaluate import evaluate
+from tiedexport.network.ops import OPERATIONS
 from tiedexport.network.ops_constants import array_of
 
 if TYPE_CHECKING:
@@ -232,3 +233,16 @@ def test_weights_of_other_types_or_in_unknown_objects_are_refused_instead_of_mis
     with pytest.raises(ValueError, match="do not show weights of type BF16"):
         array_of(elsewhere, sixteen_bits)
     np.testing.assert_array_equal(array_of(module, sixteen_bits).view(np.uint8), numbers)
+
+
+def test_a_result_of_another_shape_than_declared_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(OPERATIONS, "ACTIVATION", lambda layer, module, operands: operands[0][0])
+    with pytest.raises(RuntimeFailedError, match=r"the_Relu \(ACTIVATION\)\n.*\[3, 4\]\n"):
+        evaluated(model_of([node("Relu", "x")]), np.ones((1, 3, 4), np.float32))
+
+
+def test_an_input_of_a_type_that_is_not_evaluated_is_named():
+    model = model_of([node("Cast", "x", to=FLOAT)])
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    with pytest.raises(RuntimeFailedError, match="UINT8"):
+        evaluated(model, np.ones((1, 3, 4), np.uint8))
