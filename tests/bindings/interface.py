@@ -85,6 +85,14 @@ class Interface:
         pattern = rf"^(?:\d+\. )?{re.escape(method)}(\(self.*)$"
         return [self._signature(text) for text in re.findall(pattern, doc, re.MULTILINE)]
 
+    def callback_parameters(self, owner: str, method: str) -> list[str]:
+        """What TensorRT passes to a method of ours that overrides its own.
+
+        Signatures are those of C++ (`write` takes an address and a size); the words below them
+        list what Python gets.
+        """
+        return re.findall(r":arg (\w+):", self.classes[owner][method].get("doc", ""))
+
     def property_class(self, owner: str, name: str) -> str | None:
         """The class of a property's value, if it is one of the package's."""
         found = re.match(r"\(.*\) -> (.*)", self.classes[owner][name].get("doc", ""))

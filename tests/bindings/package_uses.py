@@ -59,13 +59,13 @@ class PackageUses:
         faults: file number, line → what is wrong.
     """
 
-    def __init__(self, interface: Interface, elsewhere: Mapping[str, str]) -> None:
+    def __init__(self, interface: Interface, lacking: Mapping[str, str]) -> None:
         self.interface = interface
         self.found: set[str] = set()
         self.faults: dict[tuple[int, int], str] = {}
         self.where = 0
         self._optional = frozenset(
-            name for name, package in elsewhere.items() if package != interface.package
+            name for name, who in lacking.items() if str(interface).startswith(who)
         )
 
     @contextmanager
@@ -167,11 +167,9 @@ class PackageUses:
             if f"self.{method.name}(" in ast.unparse(node):
                 continue  # it is we who call this one
             if self.of_object(Value("class", base), method.name, method) is not None:
-                count = len(method.args.args) - 1
-                signatures = self.interface.signatures(base, method.name)
-                if all(len(one.parameters) != count for one in signatures):
-                    takes = " or ".join(map(str, signatures))
-                    self._fault(method, f"{base}.{method.name} takes {takes}")
+                takes = self.interface.callback_parameters(base, method.name)
+                if len(method.args.args) - 1 != len(takes):
+                    self._fault(method, f"{base}.{method.name} is given ({', '.join(takes)})")
 
     def _wrong_type(self, signature: Signature, arguments: Arguments) -> str:
         if not arguments.exact:

@@ -23,8 +23,14 @@ PACKAGE = Path(trt.__file__).parent.parent
 NAMED = {"module": "module"}
 """What a name stands for where neither its origin nor its annotation tells."""
 
-ELSEWHERE = {"ComputeCapability": "tensorrt_rtx", "CUDA_VISIBLE_DEVICES": "the environment"}
-"""What only one of the packages has and its users know so, and what is no member at all."""
+LACKING = {
+    "ComputeCapability": "tensorrt ",
+    "IStreamWriter": "tensorrt 10.12",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+"""Who lacks what and is not asked for it: as our source knows, by what it asks first. And what is
+no member at all.
+"""
 
 BY_NAME = ("tiedexport/network/", "tiedexport/trt/", "tiedexport/engines/")
 """Where strings in capitals are members of TensorRT's enumerations."""
@@ -89,7 +95,7 @@ def interface(
 
 
 def uses_of(interface: Interface, texts: dict[str, str]) -> Uses:
-    return Uses(interface, texts, NAMED, ELSEWHERE, BY_NAME)
+    return Uses(interface, texts, NAMED, LACKING, BY_NAME)
 
 
 def test_all_that_we_use_exists_and_takes_what_we_give(interface: Interface) -> None:

@@ -31,7 +31,8 @@ class Uses(Expressions):
         named: name of a parameter, field or attribute → what it stands for, where nothing else
             tells: "module" or a class of TensorRT's. "function.name" is for one function only.
         by_name: beginnings of files whose strings in capitals are members of enumerations.
-        elsewhere: name → the only package that has it, or what else has it.
+        lacking: name → the packages that lack it and are not asked for it, as the beginning of
+            package and version.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Uses(Expressions):
         interface: Interface,
         sources: Mapping[str, str],
         named: Mapping[str, str],
-        elsewhere: Mapping[str, str],
+        lacking: Mapping[str, str],
         by_name: tuple[str, ...] = ("",),
     ) -> None:
         self.files = list(sources)
@@ -53,7 +54,7 @@ class Uses(Expressions):
         before = -1
         while len(facts) > before:
             before = len(facts)
-            super().__init__(facts, PackageUses(interface, elsewhere), values)
+            super().__init__(facts, PackageUses(interface, lacking), values)
             for self.uses.where, tree in enumerate(trees):
                 self._class = self.function = ""
                 self.members_by_name = self.files[self.uses.where].startswith(by_name)
@@ -101,14 +102,16 @@ class Uses(Expressions):
     def _run_assign(self, node: ast.Assign, scope: Scope) -> None:
         if ast.unparse(node.targets[0]) == "__all__":
             return
-        values = [self.value(node.value, scope)]
-        targets = [node.targets]
-        if isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple):
-            values = [self.value(one, scope) for one in node.value.elts]
-            targets = [[one] for one in node.targets[0].elts]
-        for value, assigned in zip(values, targets, strict=True):
-            for target in assigned:
-                self.bind(target, value, scope)
+        target, value = node.targets[0], node.value
+        if isinstance(value, ast.Tuple) and isinstance(target, ast.Tuple):
+            starred = any(isinstance(one, ast.Starred) for one in (*value.elts, *target.elts))
+            if not starred and len(value.elts) == len(target.elts):
+                for one, part in zip(target.elts, value.elts, strict=True):
+                    self.bind(one, self.value(part, scope), scope)
+                return
+        assigned = self.value(value, scope)
+        for one in node.targets:
+            self.bind(one, assigned, scope)
 
     def _run_annassign(self, node: ast.AnnAssign, scope: Scope) -> None:
         value = None if node.value is None else self.value(node.value, scope)
