@@ -142,6 +142,28 @@ def test_an_interrupted_build_is_resumed_too(path: Path, builder: FakeBuilder):
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_an_interruption_before_the_first_engine_leaves_nothing(path: Path, builder: FakeBuilder):
+    interrupt_after(0, path, builder)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_two_builds_of_one_bundle_at_a_time_do_not_meet(path: Path, builder: FakeBuilder):
+    second: list[str] = []
+
+    def build_meanwhile(request: EngineRequest) -> None:
+        if request.stage.name == "decoder" and not second:
+            second.append("started")
+            result = build(path, target=[TARGET], precision="fp16")
+            second.extend(row.status for row in result.engines)
+
+    builder.before = build_meanwhile
+    result = build(path, target=[TARGET], precision="fp16")
+    assert {row.status for row in result.engines} == {*second[1:]} == {"passed"}
+    assert len(builder.built) == 6
+    assert os.listdir(path.parent) == [path.name]
+    assert len(open_bundle(path, check="hash").manifest.plans) == 3
+
+
 def test_a_build_that_ends_in_an_error_leaves_nothing(path: Path, builder: FakeBuilder):
     builder.refused = {"autoencoder"}
     with pytest.raises(MissingRuntimeError):

@@ -92,7 +92,9 @@ class EngineBuild:
             if not availability.available and not any(map(self._standing_plan, jobs)):
                 row = EngineOutcome(target, "", None, "not run", availability.why)
                 made.outcomes.append(row)
-                jobs = ()
+                done += len(jobs)
+                tell(done, f"not {target}")
+                continue
             for job in jobs:
                 if availability.available:
                     outcome = self._build(job, made, Steps(tell, done, job))

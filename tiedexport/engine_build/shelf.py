@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +17,6 @@ from tiedexport.manifest import PlanRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Finished(Struct, frozen=True):
@@ -63,12 +64,27 @@ class PlanShelf:
 
 @contextlib.contextmanager
 def shelf_beside(target: Path) -> Iterator[PlanShelf]:
-    """The shelf of a bundle; it goes when the block ends, unless a kill or Ctrl-C ends it."""
+    """The shelf of a bundle; it goes when the block ends, unless a kill or Ctrl-C ends it.
+
+    A build of the same bundle at the same time gets a shelf of its own, which nobody finds again.
+    """
     target = target.resolve()
     folder = target.with_name(f".{target.name}.plans")
-    try:
-        yield PlanShelf(folder)
-    except Exception:
+    with contextlib.ExitStack() as stack:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.locked(target.parent):
+            folder.mkdir(exist_ok=True)
+            alone = stack.enter_context(atomic.locked(folder, wait=False))
+        if not alone:
+            own = tempfile.TemporaryDirectory(prefix=folder.name, dir=target.parent)
+            folder = Path(stack.enter_context(own))
+        try:
+            yield PlanShelf(folder)
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except BaseException:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing is on it
+            raise
         shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)

@@ -84,6 +84,6 @@ def bundle_size(bundle: Bundle) -> str:
     files = bundle.manifest.files
     total_bytes = sum(file.size_bytes for file in files.values())
     total_bytes += (bundle.path / MANIFEST).stat().st_size
-    engine_bytes = sum(files[plan.file].size_bytes for plan in bundle.manifest.plans)
+    engine_bytes = sum(files[name].size_bytes for name in bundle.manifest.engine_files)
     engines = f"{size(engine_bytes)} of it engines" if engine_bytes else "no engines among it"
     return f"{size(total_bytes)}, {engines}"
