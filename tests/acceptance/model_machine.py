@@ -99,10 +99,15 @@ class Code(IntEnum):
 
 
 class Driver:
-    """`cuda.bindings.driver`: each call returns an error code, then its results."""
+    """`cuda.bindings.driver`: each call returns an error code, then its results.
+
+    Attributes:
+        idle_ms: what passes before an event, whatever was enqueued.
+    """
 
     def __init__(self, gpu: ModelGpu) -> None:
         self.gpu, self.events, self.graphs = gpu, {}, {}
+        self.idle_ms = 0.0
 
     def cuInit(self, flags):  # noqa: N802
         return (0,)
@@ -154,6 +159,7 @@ class Driver:
         stream = self.gpu.stream_of(handle)
 
         def stamp() -> None:
+            self.gpu.clock_ms += self.idle_ms
             self.events[event] = self.gpu.clock_ms
 
         stream.enqueue("event", stamp)

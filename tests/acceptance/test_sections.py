@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from conftest import needs_rtx
-from model_machine import CAPABILITY, ModelGpu, model_machine
+from model_machine import CAPABILITY, STEP_MS, ModelGpu, model_machine
 
-from tiedexport import measure
+from tiedexport import measure, trt
 from tiedexport.acceptance import builds, failures, machine, models, numerics, sharing, speed
 from tiedexport.acceptance.job import Job, Settings
 from tiedexport.progress import Progress
-from tiedexport.results import Latency
+from tiedexport.results import Availability, Latency
 from tiedexport.results.acceptance import Check, Note, judged
 
 torch.set_num_threads(1)
@@ -187,3 +190,41 @@ def test_a_row_is_a_check_a_latency_or_a_note(accepted):
     _, _, found = accepted
     assert all(isinstance(row, Check | Latency | Note) for row in found)
     assert np.isfinite([row.figures.get("build_s", 0.0) for row in found]).all()
+
+
+def test_with_torch_alone_torch_is_timed_and_the_rest_says_why_not(
+    dense_bundle, tmp_path, monkeypatch
+):
+    """As on a GPU without any TensorRT; torch computes on the CPU here and cannot make graphs."""
+    model_machine(monkeypatch).driver.idle_ms = STEP_MS  # of what torch does it sees nothing
+    monkeypatch.setattr(trt, "load", _nothing_installed)
+    monkeypatch.setattr(measure, "TURN_S", 1e-4)
+    monkeypatch.setattr(speed.peers, "Torch", partial(speed.peers.Torch, device="cpu"))
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    real = speed.runtime_named
+    there = SimpleNamespace(
+        availability=lambda: Availability(True, "2.13"), refusal=lambda bundle, precision: None
+    )
+    monkeypatch.setattr(
+        speed, "runtime_named", lambda name: there if name == "torch-cuda" else real(name)
+    )
+    job = Job(dense_bundle.path, tmp_path, SETTINGS, Progress(quiet=True))
+    built = verdict_of(builds.run(job))
+    assert (built.status, len(built.checks)) == ("not run", 2)
+    section = verdict_of(speed.run(job))
+    status = {(row.runtime, row.status) for row in section.latencies}
+    assert {name for name, found in status if found == "passed"} == {
+        "torch eager",
+        "torch compiled",
+        "copy to the device",
+        "copy from the device",
+    }
+    assert ("torch eager, graph", "failed") in status
+    assert ("onnxruntime-cuda", "not run") in status
+    judgements = {row.what: row.status for row in section.checks}
+    assert judgements["torch eager: outputs after timing"] == "passed"
+    job.close()
+
+
+def _nothing_installed(package: str):
+    raise models.MissingRuntimeError(f"{package} is missing", got="no such Python package")

@@ -47,10 +47,19 @@ def verdict(result: AcceptanceResult) -> str:
 
 
 def overview(result: AcceptanceResult) -> Table:
-    """A line a section."""
-    rows = [(section.name, section.status, section.reason) for section in result.sections]
-    marks = tuple(section.status for section in result.sections)
-    return Table(("section", "verdict", "why"), tuple(rows), first_number=3, marks=marks)
+    """A line a section: its verdict, and on how many rows."""
+    rows = []
+    for section in result.sections:
+        statuses = [row.status for row in section.checks]
+        statuses += [row.status for row in section.latencies]
+        counts = (len(statuses), statuses.count("failed"), statuses.count("not run"))
+        rows.append((section.name, section.status, *map(str, counts)))
+    return Table(
+        ("section", "verdict", "rows", "of them failed", "of them not run"),
+        tuple(rows),
+        first_number=2,
+        marks=tuple(section.status for section in result.sections),
+    )
 
 
 def print_result(result: AcceptanceResult, console: Console | None = None) -> None:
