@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from tiedexport import passes
@@ -125,7 +126,9 @@ def _plan(output: str = "") -> passes.Plan:
 
 
 def _layers(model: ir.Model, output: str) -> tuple[Layer, ...]:
-    return layers_from_graph(extract_stage.apply(model, _plan(output)).graph)
+    layers = layers_from_graph(extract_stage.apply(model, _plan(output)).graph)
+    # How this export names values is no property of the model.
+    return tuple(replace(layer, output="") for layer in layers)
 
 
 def _second_use(layers: tuple[Layer, ...]) -> int:

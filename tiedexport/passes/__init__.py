@@ -30,7 +30,7 @@ CANONICAL = ("canonical", "layer_form", "stable_names")
 STAGE_FILE = ("extract_stage", "lower_precision", "external_weights")
 """The canonical graph → the graph of one stage, its weights in the bundle's safetensors file."""
 
-WEIGHT_INPUTS = ("weight_inputs",)
+WEIGHT_INPUTS = ("weight_inputs", "whole_bias")
 """The graph of a stage → one that takes its weights as inputs."""
 
 
