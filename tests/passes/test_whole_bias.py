@@ -1,4 +1,4 @@
-"""TensorRT's parser loses part of a bias unless the graph keeps it apart: told from what it does."""
+"""TensorRT's parser loses part of a bias unless the graph keeps it apart."""
 
 from __future__ import annotations
 
