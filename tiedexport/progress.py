@@ -30,7 +30,7 @@ class Task:
         self._interval_s = interval_s
         self._shown_at_s = time.monotonic()
 
-    def advance(self, n: int = 1, *, note: str | None = None) -> None:
+    def advance(self, n: float = 1, *, note: str | None = None) -> None:
         """Count `n` more as done; cheap enough for every step of a training.
 
         Args:

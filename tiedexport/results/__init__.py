@@ -150,7 +150,7 @@ class VerifyResult(Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether anything that ran failed."""
-        rows = (*self.comparisons, *self.layers, *self.quality)
+        rows: tuple[Comparison | Quality, ...] = (*self.comparisons, *self.layers, *self.quality)
         return any(row.status == "failed" for row in rows)
 
     @property
