@@ -18,6 +18,7 @@ from tiedexport.engine_options import (
     HardwareCompatibility,
     Profile,
     ProfilingVerbosity,
+    contradiction,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
 
     The command is called with `engine_options`, an EngineOptions; `timing_cache`, a Path or None;
     and `profile_shapes`, input → its shape behind the batch axis where one was given, for
-    `engine_options.check_shapes` to hold to the stages once they are known.
+    `engine_options.check_shapes` to hold to the stages once they are known. Options that contradict
+    each other, or the command's --weights, are refused.
     """
 
     @functools.wraps(command)
@@ -59,6 +61,9 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
             weight_streaming=allow_weight_streaming,
             **{name: arguments.pop(name) for name in own if name in arguments},
         )
+        # Without --weights, plans that stand can decide on it; then the builder refuses.
+        if reason := contradiction(options, arguments.get("weights") or "baked"):
+            raise click.UsageError(reason)
         command(
             engine_options=options,
             timing_cache=timing_cache_file,
