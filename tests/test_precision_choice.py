@@ -97,6 +97,23 @@ def test_harmless_underflow_changes_nothing(name):
     assert sum(t.underflow for t in choice.ties) > sum(t.underflow for t in usual.ties) + 1e-3
 
 
+def test_underflow_that_no_output_shows_is_harmless_though_bf16_were_more_exact():
+    # Of a hidden activation of 1e-6 nothing is left behind the next layer's bias.
+    first = choose(*stack(w0=1e-6, e0=1e-6, d0=0.0), samples()).ties[0]
+    assert first.precision is FP16
+    assert first.errors[BF16] < first.errors[FP16] < 1 / 8
+    assert first.underflow > 0.5
+
+
+def test_partial_sums_that_overflow_count_though_they_cancel():
+    weights = {"w": np.array([[3e4, -3e4, 1.0]], np.float32), "b": np.ones(3, np.float32)}
+    layers = [Layer("dense", "w", output="code"), Layer("dense", "w", "b", transposed=True)]
+    (tie,) = choose(layers, weights, np.array([[1.5, 1.5, 1.0]], np.float32)).ties
+    assert max(tensor.largest for tensor in tie.tensors) < FP16.largest < tie.peak
+    assert tie.precision is not FP16
+    assert FP16 not in tie.errors
+
+
 def test_an_unacceptable_error_in_bf16_makes_it_fp32():
     layers, weights = stack(**HUGE)
     layers = [msgspec.structs.replace(layer, output="") for layer in layers]  # no code to judge
