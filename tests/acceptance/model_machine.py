@@ -22,6 +22,7 @@ from recording_gpu import Stream
 from recording_tensorrt import Engine, RecordingTensorRT, RtxContext, Tensor
 
 from tiedexport import rounding, trt
+from tiedexport.acceptance import cuda
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.results import Availability
 from tiedexport.runtimes import tensorrt as runner
@@ -165,9 +166,6 @@ class Driver:
         stream.enqueue("event", stamp)
         return (0,)
 
-    def cuEventSynchronize(self, event):  # noqa: N802
-        return self.cuCtxSynchronize()
-
     def cuEventElapsedTime(self, begin, end):  # noqa: N802
         times = self.events[begin], self.events[end]
         if None in times:
@@ -276,6 +274,7 @@ def model_machine(monkeypatch) -> ModelGpu:
         real_enqueue(stream, name, timed)
 
     monkeypatch.setattr(Stream, "enqueue", enqueue)
+    monkeypatch.setattr(cuda, "perf_counter", lambda: gpu.clock_ms / 1e3)
     monkeypatch.setattr(trt, "load", load)
     monkeypatch.setattr(trt, "driver", lambda: there)
     monkeypatch.setattr(trt, "driver_for", lambda name: there)

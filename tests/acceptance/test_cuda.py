@@ -11,10 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_machine import STEP_MS, ModelGpu
+from recording_gpu import Stream
 
 from tiedexport.acceptance import cuda as module
 from tiedexport.acceptance.cuda import Cuda
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
+
+
+@pytest.fixture(autouse=True)
+def _patient_host(monkeypatch):
+    """However slow this machine is, the host has not waited for the double."""
+    monkeypatch.setattr(module, "perf_counter", lambda: 0.0)
 
 
 @pytest.fixture
@@ -46,6 +53,21 @@ def test_each_call_has_the_time_between_its_two_events(calls, milliseconds):
     assert samples.dtype == np.int64
     np.testing.assert_allclose(samples, np.full(calls, milliseconds * 1e6), atol=1, rtol=1e-6)
     assert not gpu.driver.events
+
+
+def test_work_on_another_stream_is_not_taken_for_fast(gpu, cuda, monkeypatch):
+    monkeypatch.setattr(module, "perf_counter", lambda: gpu.clock_ms / 1e3)
+    other = Stream(gpu)
+
+    def astray() -> None:
+        def advance() -> None:
+            gpu.clock_ms += 50.0
+
+        other.enqueue("execute", advance)
+
+    with pytest.raises(RuntimeFailedError, match="not on the stream that is timed"):
+        cuda.time(astray, 3)
+    assert cuda.time(working(gpu, cuda, 50.0), 1).tolist() == [50_000_000]
 
 
 def test_a_graph_repeats_what_was_enqueued_and_is_freed(gpu, cuda):

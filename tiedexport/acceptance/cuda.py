@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 from itertools import pairwise
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,6 +26,8 @@ _DRIVER = "cuda.bindings.driver"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 _HALF_A_GIBIBYTE = 1 << 29
+_SLACK_MS = 20.0
+"""A pause of the host before the first event is no work elsewhere."""
 
 
 class Cuda:
@@ -82,16 +85,28 @@ class Cuda:
 
         One event ends a call and begins the next. Where the host enqueues more slowly than the
         device works, the device waits and that is counted: it is what a CUDA graph is for.
+
+        Raises:
+            RuntimeFailedError: the device worked for long after the last event: what was enqueued
+                is not on this stream, and nobody knows how long it takes.
         """
         while len(self._events) <= calls:
             self._events.append(self.call("cuEventCreate", 0))
         events = self._events[: calls + 1]
+        began_s = perf_counter()
         self.call("cuEventRecord", events[0], self._stream)
         for event in events[1:]:
             enqueue()
             self.call("cuEventRecord", event, self._stream)
-        self.call("cuEventSynchronize", events[-1])
+        self.call("cuCtxSynchronize")
+        waited_ms = 1e3 * (perf_counter() - began_s)
         milliseconds = [self.call("cuEventElapsedTime", *pair) for pair in pairwise(events)]
+        if waited_ms > 2 * sum(milliseconds) + _SLACK_MS:
+            raise RuntimeFailedError(
+                "the work is not on the stream that is timed",
+                got=f"{sum(milliseconds):.3g} ms between the events",
+                expected=f"about the {waited_ms:.3g} ms until the device was done",
+            )
         return np.rint(np.array(milliseconds, np.float64) * 1e6).astype(np.int64)
 
     def capture(self, enqueue: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
