@@ -12,7 +12,8 @@ import tiedexport
 VERBS = {
     "train.train": "recipe output data epochs device resume seed progress",
     "export.build": "model output progress options",
-    "verify.verify": "bundle runtime require data progress",
+    "verify.verify": "bundle runtime require stage precision layers data "
+    "save_inputs save_outputs load_outputs progress",
     "measure.bench": (
         "bundle runtime stage batch warmup_ms duration_s iterations percentile threads memory "
         "progress"

@@ -21,6 +21,7 @@ from polygraphy.comparator import RunResults
 from polygraphy.json import load_json
 
 from tiedexport import atomic, layerwise
+from tiedexport import verify as module
 from tiedexport.errors import DataError, MissingRuntimeError, UsageError
 from tiedexport.runtimes import runtime_named
 from tiedexport.saved_outputs import SavedRun, read_outputs, write_inputs, write_outputs
@@ -190,6 +191,7 @@ def test_without_polygraphy_it_says_what_to_install_before_anything_runs(
     dense_bundle: Bundle, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "polygraphy.comparator", None)
+    monkeypatch.setattr(module, "open_session", None)
     with pytest.raises(MissingRuntimeError, match="pip install polygraphy"):
         verify(dense_bundle, **{option: tmp_path / "o.json"})
     assert list(tmp_path.iterdir()) == []
@@ -278,9 +280,14 @@ def test_a_file_does_not_stand_in_for_a_runtime_that_is_required(
     assert not result.passed
 
 
-def test_several_stages_do_not_go_into_one_file(dense_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["save_inputs", "save_outputs", "load_outputs"])
+def test_several_stages_do_not_go_into_one_file(
+    dense_bundle: Bundle, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "open_session", None)  # so that nothing can run before
     with pytest.raises(UsageError, match="several stages"):
-        verify(dense_bundle, stage=["encoder", "decoder"], save_inputs=tmp_path / "i.json")
+        verify(dense_bundle, stage=["encoder", "decoder"], **{option: tmp_path / "i.json"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_line_writes_over_no_input_and_over_no_bundle(

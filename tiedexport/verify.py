@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,6 @@ from tiedexport.spec import Precision, StageSpec, precisions_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _PICTURED = 4
 
@@ -35,9 +35,9 @@ def verify(
     precision: str | Iterable[str] = (),
     layers: bool = False,
     data: str | Path | None = None,
-    save_inputs: Path | None = None,
-    save_outputs: Path | None = None,
-    load_outputs: Path | None = None,
+    save_inputs: str | Path | None = None,
+    save_outputs: str | Path | None = None,
+    load_outputs: str | Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyResult:
     """Compare every runtime, stage and precision with the bundle's float64 golden outputs.
@@ -70,13 +70,14 @@ def verify(
     required = [runtime_named(name).name for name in require]
     rows = [runtime_named(name) for name in runtime] or list(all_runtimes().values())
     rows += [runtime_named(name) for name in required if name not in {row.name for row in rows}]
-    judge = _Judge(opened, data, tuple(stage), precision, layers)
+    judge = _Judge(opened, data, dict.fromkeys(stage), precision, layers)
+    if save_outputs is not None:  # what is wrong shows now, not when everything has run
+        saved_outputs.require_polygraphy()
+        judge.runs()
     if save_inputs is not None:
-        saved_outputs.write_inputs(save_inputs, judge.feeds())
-    if save_outputs is not None:
-        saved_outputs.require_polygraphy()  # now, not when everything has run
+        saved_outputs.write_inputs(Path(save_inputs), judge.feeds())
     if load_outputs is not None:
-        judge.examine_file(load_outputs)
+        judge.examine_file(Path(load_outputs))
     loaded = len(judge.comparisons)
     progress = progress or Progress(quiet=True)
     with progress.task("verify", len(rows)) as task:
@@ -84,7 +85,7 @@ def verify(
             judge.examine(row)
             task.advance(note=row.name)
     if save_outputs is not None:
-        saved_outputs.write_outputs(save_outputs, judge.runs())
+        saved_outputs.write_outputs(Path(save_outputs), judge.runs())
     ran = {row.runtime for row in judge.comparisons[loaded:] if row.status != "not run"}
     return VerifyResult(
         bundle=str(opened.path),
@@ -106,7 +107,7 @@ class _Judge:
         self,
         bundle: Bundle,
         data: str | Path | None,
-        stages: tuple[str, ...],
+        stages: Iterable[str],
         precisions: str | Iterable[str],
         layers: bool,
     ) -> None:
@@ -192,7 +193,7 @@ class _Judge:
         Raises:
             DataError: the file cannot be read, or has other outputs.
         """
-        stage = self._exchanged()
+        stage = self._exchanged
         for run in saved_outputs.read_outputs(path):
             precision = run.precision or self._precision_of_strangers()
             known = all_runtimes().get(run.runtime)
@@ -217,15 +218,20 @@ class _Judge:
 
     def feeds(self) -> dict[str, np.ndarray]:
         """The golden input of the stage whose values are exchanged, by name."""
-        stage = self._exchanged()
+        stage = self._exchanged
         return {stage.inputs[0].name: self._input(stage)}
 
     def runs(self) -> list[SavedRun]:
         """What each runtime made of that input."""
-        return self._runs[self._exchanged().name]
+        return self._runs[self._exchanged.name]
 
+    @property
     def _exchanged(self) -> StageSpec:
-        """The stage whose values are exchanged with Polygraphy, whose files know of no stages."""
+        """The stage whose values are exchanged with Polygraphy, whose files know of no stages.
+
+        Raises:
+            UsageError: several are asked for.
+        """
         if len(self._stages) == 1:
             return self._stages[0]
         if self._stages != self._bundle.manifest.stages:
@@ -244,10 +250,9 @@ class _Judge:
         return self._bundle.golden[spec.name].astype(spec.dtype.dtype)
 
     def _picture(self, runner: Runner, output: np.ndarray) -> None:
-        shape = self._bundle.manifest.sample_shape
         shown = np.nan_to_num(output[:_PICTURED].astype(np.float64)).clip(0.0, 1.0)
         pixels = (shown * 255.0).round().astype(np.uint8)
-        shape = (len(pixels), *shape)
+        shape = (len(pixels), *self._bundle.manifest.sample_shape)
         self.reconstructions.append(
             Reconstruction(runner.runtime, runner.precision, shape, pixels.tobytes(), runner.remark)
         )
