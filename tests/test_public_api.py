@@ -18,6 +18,7 @@ VERBS = {
         "bundle runtime stage batch warmup_ms duration_s iterations percentile threads memory "
         "progress"
     ),
+    "acceptance.acceptance": "bundle output batch warmup_ms duration_s iterations progress",
     "audit.audit": "things input_shape deep progress",
     "retie.retie": "inputs output atol accept unproven progress",
     "ties.check": "module inputs",

@@ -118,6 +118,22 @@ def test_one_weight_for_shared_engines_and_one_each_for_baked_ones(gpu, job):
     assert all(row.figures["old_output_in_bounds"] > 1 for row in rebound)
 
 
+def test_engines_that_hold_weights_of_their_own_fail(gpu, job):
+    large = [bundle for path, (bundle, _) in job.made.items() if path.name.startswith("large")]
+    gpu.fault = "a second copy"
+    for bundle in large:
+        gpu.learn(bundle)
+    try:
+        section = verdict_of(sharing.run(job))
+    finally:
+        gpu.fault = ""
+        for bundle in large:
+            gpu.learn(bundle)
+    failed = {row.what: row.reason for row in section.checks if row.status == "failed"}
+    assert list(failed) == ["tensorrt_rtx shared: memory"]
+    assert "one weight for all expected, grown by 2." in failed["tensorrt_rtx shared: memory"]
+
+
 def test_engines_that_do_not_read_the_one_buffer_fail(gpu, job):
     gpu.fault = "stale weights"
     section = verdict_of(sharing.run(job))
