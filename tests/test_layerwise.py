@@ -98,6 +98,27 @@ def test_without_fp32_weights_layers_are_judged_too(checkpoints, tmp_path: Path)
     assert runtimes_that_show(result) == {"torch", "reference"}
 
 
+@pytest.fixture
+def mixed(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    """A bundle in fp16 whose first weight is kept in fp32."""
+    kept = "layers.0.weight"
+    path = tmp_path / "mixed.tied"
+    build(checkpoints["dense"], path, precision="fp32,fp16", keep_fp32=[kept], target=())
+    assert open_bundle(path).manifest.kept == {FP16: {kept: FP32}}
+    return path
+
+
+def test_a_weight_that_is_kept_in_fp32_is_judged_as_such(mixed: Path):
+    result = layered(mixed, "fp16")
+    assert result.passed, result.strays
+    assert runtimes_that_show(result) >= {"torch", "reference", "onnxruntime"}
+    alter_weight(mixed, FP16, "layers.0.weight", lambda w: w.astype(np.float16).astype(w.dtype))
+    result = verify(mixed, precision="fp16", stage=["encoder"], layers=True)
+    assert strays(result) == {
+        (runtime, "encoder"): "gemm_0_output" for runtime in runtimes_that_show(result)
+    }
+
+
 @settings(max_examples=4, deadline=None)
 @given(
     widths=st.lists(st.integers(1, 40), min_size=2, max_size=4),
