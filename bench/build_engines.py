@@ -4,10 +4,9 @@ python bench/build_engines.py [--mib 1,128,512] [--targets rtx:sm75,rtx:sm80,...
 
 One tied fp16 layer of each size. A fresh process builds the engines of one mode one after the
 other, and two more do so while their memory is watched, which takes time; memory counts from when
-the builder is loaded and the requests are ready. "peak" is of pages of no file, and is held to the
-goal; "peak_pss" has in it what is mapped of the bundle's own weights and of the plan that was
-written, which the kernel drops where memory is short. At the smallest size every target is built
-for, at the others the last one named.
+the builder is loaded and the requests are ready. "peak" is Pss, and is held to the goal; it has in
+it what is mapped of the bundle's own weights and of the plan that was written, "anonymous" has not.
+At the smallest size every target is built for, at the others the last one named.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def main() -> None:
             for target in targets if size == sizes[0] else targets[-1:]:
                 for mode in modes:
                     found, _ = _build_apart(bundle, mode, target, None, size)
-                    for name, measure in (("peak", anonymous_bytes), ("peak_pss", pss_bytes)):
+                    for name, measure in (("peak", pss_bytes), ("anonymous", anonymous_bytes)):
                         _, above = _build_apart(bundle, mode, target, measure, size)
                         found[f"{name}_bytes"] = above
                         found[f"{name}_over_weight"] = above / (size << 20)

@@ -16,6 +16,7 @@ from tiedexport.bundle import MANIFEST, Bundle, open_bundle
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import BundleError, MissingRuntimeError, UsageError
 from tiedexport.export import build, plan
+from tiedexport.manifest import SCHEMA
 from tiedexport.spec import Precision
 
 FP32, FP16, BF16 = Precision
@@ -183,6 +184,15 @@ def test_what_is_missing_to_make_a_graph_is_said(weights: str, path: Path):
     assert "--weights baked" in done.stderr
     assert files_of(path) == before
     assert build_without("torch,onnx,onnx_ir", path, "baked").returncode == 0
+
+
+@pytest.mark.parametrize("schema", ["schema-1.tied", "schema-2.tied"])
+def test_bundles_of_every_schema_get_engines(schema: str, builder: FakeBuilder, tmp_path: Path):
+    path = Path(shutil.copytree(Path(__file__).parent / "data" / schema, tmp_path / "b.tied"))
+    result = build(path, target=[TARGET])
+    assert {row.status for row in result.engines} == {"passed"}
+    assert open_bundle(path).manifest.schema == SCHEMA
+    assert {row.reused for row in build(path, target=[TARGET]).engines} == {True}
 
 
 # Refusals.

@@ -6,29 +6,26 @@ targets cannot do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
+from tiedexport.engine_words import (
+    DEFAULT_PROFILE,
+    LARGEST_BATCH,
+    MEMORY_POOLS,
+    OPTIMIZATION_LEVELS,
+    HardwareCompatibility,
+    Profile,
+    ProfilingVerbosity,
+)
 from tiedexport.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tiedexport.spec import TensorSpec
-
-Profile = tuple[int, int, int]
-"""Smallest, typical and largest batch."""
-
-HardwareCompatibility = Literal["none", "ampere+", "sameComputeCapability"]
-ProfilingVerbosity = Literal["layer_names_only", "detailed", "none"]
-
-DEFAULT_PROFILE: Profile = (1, 8, 256)
-LARGEST_BATCH = 2**31 - 1
-OPTIMIZATION_LEVELS = range(6)
-MEMORY_POOLS = {"workspace": "WORKSPACE", "tacticSharedMem": "TACTIC_SHARED_MEMORY"}
-"""`--memPoolSize`: pool as trtexec names it → MemoryPoolType. The others are those of a DLA."""
 
 
 class EngineOptions(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,9 +17,11 @@ from tiedexport.cli.options import (
     json_option,
     progress_bar,
 )
-from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import EXIT_MISSING
 from tiedexport.output import Output
+
+if TYPE_CHECKING:
+    from tiedexport.engine_options import EngineOptions
 
 
 def _settings(
@@ -80,6 +82,7 @@ def build(
     Engines that stand in it already are built again only where something changed for them.
     """
     from tiedexport import export as verb
+    from tiedexport.engine_options import EngineOptions
     from tiedexport.report import terminal
 
     if engine_options == EngineOptions() and not arguments["profile_shapes"]:

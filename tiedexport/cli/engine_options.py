@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tiedexport.cli.options import PATH
-from tiedexport.engine_options import (
+from tiedexport.engine_words import (
     DEFAULT_PROFILE,
     MEMORY_POOLS,
     OPTIMIZATION_LEVELS,
-    EngineOptions,
     HardwareCompatibility,
     Profile,
     ProfilingVerbosity,
-    contradiction,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +50,8 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         allow_weight_streaming: bool,
         **arguments: Any,
     ) -> None:
+        from tiedexport.engine_options import EngineOptions, contradiction
+
         profiles = _profiles(min_shapes, opt_shapes, max_shapes)
         own = EngineOptions.__struct_fields__
         options = EngineOptions(

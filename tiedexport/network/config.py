@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tiedexport import atomic
-from tiedexport.engine_options import MEMORY_POOLS, EngineOptions, Profile
+from tiedexport.engine_options import EngineOptions
+from tiedexport.engine_words import MEMORY_POOLS, Profile
 from tiedexport.errors import BadInputError
 
 if TYPE_CHECKING:
