@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import make_checkpoint
+from command_line import tiedexport
+from conftest import make_checkpoint, needs_rtx
 
+from tiedexport import trt
 from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.export import build
@@ -71,6 +73,28 @@ def test_a_module_made_elsewhere_is_built(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     bundle = open_bundle(run("foreign")["result"].bundle)
     assert [tie.weight for tie in bundle.manifest.ties] == ["encoder.weight"]
+
+
+@needs_rtx
+def test_the_engine_recipes_run_and_new_weights_leave_every_plan_as_it_is(tmp_path: Path) -> None:
+    for seed, name in enumerate(("digits.pt", "retrained.pt")):
+        model = make_checkpoint("autoencoder", {"widths": [784, 16]}, seed)
+        save_checkpoint(tmp_path / name, model)
+    written: list[dict[str, str]] = []
+    for line in re.findall(r"^tiedexport (.*)$", blocks("", "engines")[0], re.MULTILINE):
+        words = line.partition("#")[0].split()
+        done = tiedexport(*words, "--quiet", cwd=tmp_path)
+        if words[-1] == "tensorrt" and not trt.driver().available:
+            assert done.returncode == 3
+            assert "no CUDA driver" in done.stderr
+            continue
+        assert done.returncode == 0, done.stderr
+        files = open_bundle(tmp_path / "digits.tied").manifest.files
+        written.append({file: record.sha256 for file, record in files.items()})
+    first, added, retrained = written[0], *written[-2:]
+    assert first.items() < added.items()
+    changed = {file for file in added if retrained[file] != added[file]}
+    assert changed == {"golden.npz", "weights.fp16.safetensors", "weights.fp32.safetensors"}
 
 
 def test_the_tables_are_those_of_the_recorded_results() -> None:
