@@ -108,7 +108,7 @@ class Driver:
 
     def __init__(self, gpu: ModelGpu) -> None:
         self.gpu, self.events, self.graphs = gpu, {}, {}
-        self.idle_ms = 0.0
+        self.handles, self.idle_ms = [], 0.0
 
     def cuInit(self, flags):  # noqa: N802
         return (0,)
@@ -124,9 +124,9 @@ class Driver:
         return (0,)
 
     def cuCtxSynchronize(self):  # noqa: N802
-        for stream in self.gpu.streams:
-            if not stream.closed:
-                stream.sync()
+        # Of its own streams: memory is freed in the order of others that somebody has dropped.
+        for handle in self.handles:
+            self.gpu.stream_of(handle).sync()
         return (0,)
 
     def cuDeviceGetMemPool(self, device):  # noqa: N802
@@ -140,7 +140,8 @@ class Driver:
 
     def cuStreamCreate(self, flags):  # noqa: N802
         assert flags == 1, "a stream that waits for the default stream"
-        return 0, Stream(self.gpu).handle
+        self.handles.append(Stream(self.gpu).handle)
+        return 0, self.handles[-1]
 
     def cuStreamSynchronize(self, handle):  # noqa: N802
         self.gpu.stream_of(handle).sync()
@@ -148,6 +149,7 @@ class Driver:
 
     def cuStreamDestroy(self, handle):  # noqa: N802
         self.gpu.stream_of(handle).close()
+        self.handles.remove(handle)
         return (0,)
 
     def cuEventCreate(self, flags):  # noqa: N802

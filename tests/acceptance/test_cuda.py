@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_machine import STEP_MS, ModelGpu
-from recording_gpu import Stream
 
 from tiedexport.acceptance import cuda as module
 from tiedexport.acceptance.cuda import Cuda
@@ -57,7 +56,7 @@ def test_each_call_has_the_time_between_its_two_events(calls, milliseconds):
 
 def test_work_on_another_stream_is_not_taken_for_fast(gpu, cuda, monkeypatch):
     monkeypatch.setattr(module, "perf_counter", lambda: gpu.clock_ms / 1e3)
-    other = Stream(gpu)
+    other = gpu.stream_of(gpu.driver.cuStreamCreate(1)[1])
 
     def astray() -> None:
         def advance() -> None:

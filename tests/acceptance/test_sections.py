@@ -17,6 +17,8 @@ from tiedexport.acceptance.job import Job, Settings
 from tiedexport.progress import Progress
 from tiedexport.results import Availability, Latency
 from tiedexport.results.acceptance import Check, Note, judged
+from tiedexport.runtimes import tensorrt as runner
+from tiedexport.spec import Precision
 
 torch.set_num_threads(1)
 pytestmark = needs_rtx
@@ -193,6 +195,34 @@ def test_foreign_plans_and_a_full_device_are_refused(gpu, job):
     messages = [str(row.figures.get("message", "")) for row in section.checks]
     assert any("GeForce Test is sm89" in message for message in messages)
     assert any("no device memory" in message for message in messages)
+
+
+@pytest.mark.parametrize("section", [numerics, sharing, failures])
+def test_plans_without_cuda_core_to_run_them_are_not_run(gpu, job, monkeypatch, section):
+    monkeypatch.setattr(runner, "find_spec", lambda name: None if "cuda" in name else name)
+    found = verdict_of(section.run(job))
+    assert {row.status for row in found.checks} == {"not run"}
+    assert "cuda-core is not installed" in found.reason
+
+
+def test_a_mode_that_was_not_built_is_not_run(gpu, job, tmp_path):
+    (shared,) = [b for b in job.built if (b.way, b.precision.value) == ("shared", "fp16")]
+    half = Job(None, job.folder, SETTINGS, Progress(quiet=True), [shared], job.made)
+    found = {row.what: row for row in sharing.run(half)}
+    assert found["tensorrt_rtx: memory"].status == "not run"
+    assert "with weights baked" in found["tensorrt_rtx: memory"].reason
+    half.close()
+
+
+def test_what_should_be_refused_but_runs_has_failed(dense_bundle):
+    check = failures.refused("it", "onnxruntime", Precision.FP32, dense_bundle, "")
+    assert (check.status, check.reason) == ("failed", "it was opened and run")
+
+
+def test_a_refusal_that_does_not_name_its_reason_has_failed(gpu, dense_bundle):
+    check = failures.refused("it", "tensorrt_rtx", Precision.FP16, dense_bundle, "sm75")
+    assert check.status == "failed"
+    assert "does not speak of 'sm75'" in check.reason
 
 
 def test_without_plans_the_sections_that_need_them_do_not_run(gpu, tmp_path):

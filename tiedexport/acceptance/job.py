@@ -107,6 +107,17 @@ class Job:
             raise MissingRuntimeError(driver.reason, hint=driver.remedy)
         return found
 
+    def plans_of(self, package: str, way: str) -> Built:
+        """The small model's plans of a package and way, in the first precision that was built.
+
+        Raises:
+            MissingRuntimeError: there are none.
+        """
+        for built in self.built:
+            if (built.package, built.way) == (package, way):
+                return built
+        raise MissingRuntimeError(f"no plan was built by {package} with weights {way}")
+
     def tell(self, what: str) -> None:
         """Say what is being done."""
         self.progress.say(what)

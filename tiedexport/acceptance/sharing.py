@@ -83,7 +83,7 @@ def judged_growth(what: str, mode: str, grown: list[float]) -> Check:
 
 def _growth(job: Job, package: str, bundle: Bundle, mode: str) -> Iterator[int]:
     """Bytes of the device used more than before, as one engine after another is loaded and run."""
-    small = next(built for built in job.built if (built.package, built.way) == (package, mode))
+    small = job.plans_of(package, mode)
     stages = bundle.manifest.stages
     # One plan serves all stages: there is but one engine to load.
     parts = [stages] if mode == "one-plan" else [(stage,) for stage in stages]
@@ -105,7 +105,7 @@ def _growth(job: Job, package: str, bundle: Bundle, mode: str) -> Iterator[int]:
 
 def _rebinding(job: Job, package: str) -> Iterator[Check]:
     """Halve and negate one tied weight in its buffer: each stage computes the altered model."""
-    built = next(one for one in job.built if (one.package, one.way) == (package, "shared"))
+    built = job.plans_of(package, "shared")
     bundle, precision = built.bundle, built.precision
     if not bundle.manifest.ties:
         raise MissingRuntimeError("the model ties no weight", where=bundle.path)
