@@ -44,6 +44,8 @@ class Scripted:
 
 
 class Row:
+    remark = ""
+
     def __init__(self, name: str, absent: bool):
         self.name, self.slow, self.packs = name, name == "reference", name.startswith("packs")
         self._found = Availability(not absent, "1.0", "no driver", "pip install it")
