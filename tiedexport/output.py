@@ -119,13 +119,13 @@ class Output:
     def verdict(self, result: VerifyResult | BenchResult | DemoResult | AcceptanceResult) -> None:
         """The last line of every check, with the command that repeats it, and its exit code.
 
-        It names the first layer that strays, where layers were compared.
+        Where nothing failed but not all that is required ran, it is incomplete. It names the first layer that strays, where layers were compared.
 
         Raises:
             click.exceptions.Exit: the check failed, or nothing or not all that is required ran.
         """
         command = shlex.join(["tiedexport", *sys.argv[1:]])
-        verdict = "PASSED" if result.passed else "FAILED"
+        verdict = "FAILED" if result.failed else "PASSED" if result.passed else "INCOMPLETE"
         for stray in getattr(result, "strays", ())[:1]:
             verdict += f" at {stray.layer} ({stray.runtime} {stray.precision}, {stray.stage})"
         self.say(f"{verdict} in {result.seconds:.1f} s: {command}")
