@@ -119,7 +119,8 @@ class Output:
     def verdict(self, result: VerifyResult | BenchResult | DemoResult | AcceptanceResult) -> None:
         """The last line of every check, with the command that repeats it, and its exit code.
 
-        Where nothing failed but not all that is required ran, it is incomplete. It names the first layer that strays, where layers were compared.
+        Where nothing failed but not all that is required ran, it is incomplete. It names the first
+        layer that strays, where layers were compared.
 
         Raises:
             click.exceptions.Exit: the check failed, or nothing or not all that is required ran.
