@@ -17,6 +17,7 @@ from tiedexport import trt
 from tiedexport.engine_options import EngineOptions
 from tiedexport.engines import builder_for
 from tiedexport.engines import tensorrt as builders
+from tiedexport.errors import MissingRuntimeError
 from tiedexport.results import Availability
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def told(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     rtx = trt.load("tensorrt_rtx")
     lent = dataclasses.replace(rtx, package="tensorrt")
     monkeypatch.setattr(trt, "driver", lambda: Availability(True, "CUDA 13.0"))
+    monkeypatch.setattr(trt, "driver_for", lambda package: Availability(True, "CUDA 13.0"))
     monkeypatch.setattr(trt, "device", lambda: trt.Device("a GPU", 89))
     monkeypatch.setattr(trt, "availability", lambda package: Availability(True, rtx.version))
     monkeypatch.setattr(trt, "load", {"tensorrt": lent, "tensorrt_rtx": rtx}.__getitem__)
@@ -124,3 +126,13 @@ def test_the_timing_cache_is_that_of_the_request(told: Tell, tmp_path: Path) -> 
         told(timing_cache=tmp_path / "kernels.cache")["timing cache"] == tmp_path / "kernels.cache"
     )
     assert told()["timing cache"] is None
+
+
+@pytest.mark.parametrize("target", ["tensorrt"], indirect=True)
+def test_a_driver_older_than_the_package_is_told_before_the_library_is_called(
+    told: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Availability(False, "CUDA 12.4", "serves programs up to CUDA 12.4", "update it to 580")
+    monkeypatch.setattr(trt, "driver_for", lambda package: old)
+    with pytest.raises(MissingRuntimeError, match=r"up to CUDA 12\.4[^$]*update it to 580"):
+        told()

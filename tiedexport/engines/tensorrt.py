@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _RTX_TARGET = re.compile(r"rtx(:sm\d{2,3}(\+sm\d{2,3})*)?")
 _AMPERE, _TURING = 80, 75
+_ELSEWHERE = "without a GPU, build TensorRT-RTX engines: tiedexport build model.pt --target rtx"
 
 
 class _Builder:
@@ -235,12 +236,11 @@ class TensorRTBuilder(_Builder):
         return *super().fingerprint(target), "" if device is None else device.name
 
     def availability(self, target: str) -> Availability:
-        """Whether the package, a driver and a device are here."""
-        driver = trt.driver()
-        if driver.available:
-            return super().availability(target)
-        remedy = "without a GPU, build TensorRT-RTX engines: tiedexport build model.pt --target rtx"
-        return Availability(False, reason=driver.reason, remedy=remedy)
+        """Whether the package, a device and a driver that is new enough are here."""
+        if not trt.driver().available:
+            return Availability(False, reason=trt.driver().reason, remedy=_ELSEWHERE)
+        driver = trt.driver_for(self.name)
+        return super().availability(target) if driver.available else driver
 
 
 def _types(request: EngineRequest) -> set[Precision]:
