@@ -269,6 +269,7 @@ def test_with_torch_alone_torch_is_timed_and_the_rest_says_why_not(
     assert ("onnxruntime-cuda", "not run") in status
     judgements = {row.what: row.status for row in section.checks}
     assert judgements["torch eager: outputs after timing"] == "passed"
+    assert judgements["plans"] == "not run"
     job.close()
 
 

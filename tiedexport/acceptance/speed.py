@@ -68,6 +68,8 @@ def run(job: Job) -> Iterator[Finding]:
     )
     budget.check()
     bundle = open_bundle(origins(job)[0])
+    if not job.built:
+        yield Check("plans", "not run", "no plan was built: only peers are timed")
     racers = entrants(job, bundle)
     with ExitStack() as closing:
         for racer in racers:
