@@ -8,6 +8,7 @@ import handmade
 import msgspec
 import numpy as np
 import pytest
+from conftest import sign_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_machine import (
@@ -19,7 +20,9 @@ from recorded_machine import (
     recorded_machine,
     with_plans,
 )
+from safetensors.numpy import save_file
 
+from tiedexport.bundle import open_bundle
 from tiedexport.device import Engine, Gpu, memory_bytes
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import ArrayError, BundleError, RuntimeFailedError
@@ -227,6 +230,22 @@ def test_recorded_replaced_weight_changes_every_stage_and_no_address(tmp_path, g
         assert addresses == [engine.addresses for engine in engines]
         with session_on(bundle) as later:  # has the file's weights, not these
             np.testing.assert_array_equal(later.reconstruct(x), old[-1])
+
+
+def test_recorded_sessions_of_a_replaced_checkpoint_have_its_weights(tmp_path, gpu):
+    bundle = bundle_with_plans(tmp_path / "m.tied")
+    give_plans(gpu, bundle)
+    x = images(2)
+    with session_on(bundle) as session:
+        old = session.reconstruct(x)
+        doubled = {name: 2 * array for name, array in bundle.weights(FP16).items()}
+        other = bundle.path / "other.safetensors"
+        save_file(doubled, other)
+        other.replace(bundle.weights_path(FP16))
+        sign_files(bundle.path)
+        with session_on(open_bundle(bundle.path)) as later:
+            np.testing.assert_allclose(later.reconstruct(x), 2 * old, rtol=1e-3)
+            np.testing.assert_array_equal(session.reconstruct(x), old)
 
 
 @pytest.mark.parametrize(
