@@ -38,9 +38,9 @@ class Options(TypedDict, total=False):
         precision: "fp32,fp16,bf16" or an iterable; "auto" decides by evidence; by default the
             recipe's, else fp32 and fp16.
         keep_fp32: weights that stay in fp32 in every precision.
-        target: engines to build, "rtx:sm89" or "tensorrt"; by default the recipe's, else every
-            engine that this machine can build, and those of the bundle that is replaced; an empty
-            iterable builds none.
+        target: engines to build, "rtx:sm89" or "tensorrt", one or several; by default the
+            recipe's and those of the bundle that is replaced, else every engine that this machine
+            can build; an empty iterable builds none.
         weights: "shared" makes engines that take their weights as inputs, "baked" puts them inside,
             "one-plan" puts both directions into one plan; by default what the bundle that is
             replaced has, else "shared".
@@ -59,7 +59,7 @@ class Options(TypedDict, total=False):
 
     precision: str | Iterable[str] | None
     keep_fp32: Iterable[str]
-    target: Iterable[str] | None
+    target: str | Iterable[str] | None
     weights: Weights | None
     engine_options: EngineOptions | None
     profile_shapes: Mapping[str, tuple[int, ...]]
@@ -199,10 +199,11 @@ def engine_order(
         UsageError: there is no such target, or the options contradict each other.
     """
     asked = options.get("target")
-    targets = asked if asked is not None else (by_default or None)
-    names = tuple(targets) if targets is not None else engines.default_targets()
-    if asked is None:
-        names += tuple(plan.target for plan in _plans(standing))
+    if asked is not None:
+        wanted = (asked,) if isinstance(asked, str) else tuple(asked)
+    else:  # engines that stand already are made anew, or kept
+        wanted = (*(by_default or ()), *(plan.target for plan in _plans(standing)))
+    names = wanted if wanted or asked is not None else engines.default_targets()
     for name in names:
         engines.builder_for(name)
     weights, chosen = options.get("weights"), options.get("engine_options")
@@ -216,7 +217,7 @@ def engine_order(
     return EngineOrder(
         standing,
         tuple(dict.fromkeys(names)),
-        targets is not None,
+        asked is not None or bool(by_default),
         weights,
         chosen,
         options.get("profile_shapes") or {},

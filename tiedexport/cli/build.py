@@ -55,7 +55,7 @@ def _settings(
               help="Inputs for the golden pairs of a model without; default: random.")  # fmt: skip
 @click.option("--target", multiple=True,
               help="An engine to build: rtx:sm89, tensorrt, or none; repeat for more. Default: the "
-              "recipe's, else all that this machine can build; and those that stand.")  # fmt: skip
+              "recipe's and those that stand, else all that this machine can build.")  # fmt: skip
 @click.option("--weights", type=click.Choice(["shared", "baked", "one-plan"]),
               help="Engines take weights as inputs, hold them, or are one that encodes and "
               "decodes. Default: as those that stand, or shared.")  # fmt: skip
