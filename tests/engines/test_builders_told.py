@@ -136,3 +136,20 @@ def test_a_driver_older_than_the_package_is_told_before_the_library_is_called(
     monkeypatch.setattr(trt, "driver_for", lambda package: old)
     with pytest.raises(MissingRuntimeError, match=r"up to CUDA 12\.4[^$]*update it to 580"):
         told()
+
+
+@pytest.mark.parametrize("target", ["tensorrt"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("device", trt.Device("another GPU", 89)),
+        ("device", trt.Device("a GPU", 90)),
+        ("load", trt.Handle(None, "tensorrt", "0.1", None)),
+    ],
+)
+def test_plans_of_another_gpu_or_version_are_other_plans(
+    name: str, found: object, target: str, told: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = builder_for(target).fingerprint(target)
+    monkeypatch.setattr(trt, name, lambda *_: found)
+    assert builder_for(target).fingerprint(target) != before
