@@ -120,6 +120,7 @@ def test_a_graph_that_computes_something_else_is_refused(
     [
         ({"precision": "fp8"}, "unknown precision"),
         ({"precision": "fp16,,fp32"}, "unknown precision"),
+        ({"precision": "auto,fp16"}, r"unknown precision[^$]*auto stands alone"),
         ({"weights": "inside"}, "unknown weights mode"),
         ({"io_dtype": "bf16"}, "unknown I/O dtype"),
         ({"opset": 17}, "unsupported opset"),

@@ -168,7 +168,11 @@ def precisions_from(names: str | Iterable[str | Precision]) -> tuple[Precision, 
     for name in wanted:
         key = name.value if isinstance(name, Precision) else name.strip().lower()
         if key not in known:
-            raise UsageError("unknown precision", got=repr(key), expected=", ".join(known))
+            alone = "auto stands alone, where a model is built: tiedexport build model.pt"
+            hint = alone if key == "auto" else None
+            raise UsageError(
+                "unknown precision", got=repr(key), expected=", ".join(known), hint=hint
+            )
         chosen[known[key]] = None
     if not chosen:
         raise UsageError("no precision given", expected=", ".join(known))
