@@ -9,47 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_roundings import Model, conv_stack, sparse_images, tied_stack
+from scaled_stacks import HUGE, TINY, named, samples, stack, types_of
+from simulated_roundings import conv_stack
 
-from tiedexport.errors import UsageError
-from tiedexport.precision_choice import Choice, choose, groups, keep_in_fp32, stored_types
+from tiedexport.precision_choice import choose
 from tiedexport.results.precision import TieChoice
-from tiedexport.rounding import forward_bound, layer_types
-from tiedexport.spec import ACTIVATIONS, WEIGHTED_OPS, Layer, Precision
+from tiedexport.rounding import forward_bound
+from tiedexport.spec import ACTIVATIONS, Layer, Precision
 
 FP32, FP16, BF16 = Precision
-WIDTHS = (61, 40, 31, 12)
-
-
-def named(model: Model) -> Model:
-    """The same with the code's name on the encoder's last layer."""
-    layers, weights = model
-    code = len(layers) // 2 - 1
-    named = [msgspec.structs.replace(la, output=f"h{i}") for i, la in enumerate(layers)]
-    named[code] = msgspec.structs.replace(layers[code], output="code")
-    return named, weights
-
-
-def stack(activation: str = "relu", seed: int = 0, **scales: float) -> Model:
-    """A tied stack, some of its tensors scaled."""
-    layers, weights = tied_stack(np.random.default_rng(seed), WIDTHS, activation, "random signs")
-    scaled = {name: w * np.float32(scales.get(name, 1.0)) for name, w in weights.items()}
-    return named((layers, scaled))
-
-
-def samples(n: int = 32, seed: int = 1) -> np.ndarray:
-    return sparse_images(np.random.default_rng(seed), n, WIDTHS[0]).astype(np.float32)
-
-
-def types_of(choice: Choice) -> dict[str, Precision]:
-    return {name: tie.precision for tie in choice.ties for name in tie.weights}
-
-
-HUGE = {"w0": 1e5, "e0": 1e5, "w1": 1e-5, "d1": 1e-5}
-"""A hidden activation of 1e5, which the next layer brings back to 1."""
-
-TINY = {"w0": 1e-6, "e0": 1e-6, "w1": 1e3, "e1": 1e-3, "e2": 1e-3, "d2": 1e-3}
-"""A hidden activation of 1e-6, which the next layer brings back to 1e-3."""
 
 
 # What is chosen.
@@ -251,66 +219,3 @@ def test_an_output_that_is_zero_throughout_is_no_division_by_zero(dead):
         weights = {name: w * 0 for name, w in weights.items()}
     choice = choose(layers, weights, samples())
     assert all(math.isfinite(error) for tie in choice.ties for error in tie.errors.values())
-
-
-# Ties, names and types.
-
-
-@pytest.mark.parametrize(
-    ("pairs", "expected"),
-    [
-        ([("a", "x"), ("b", "y"), ("a", "z")], (("a",), ("b",))),
-        ([("a", None), ("b", None)], (("a",), ("b",))),
-        ([("a", "x"), ("b", "x"), ("c", "y")], (("a", "b"), ("c",))),
-        ([("a", "x"), ("b", "y"), ("c", "y"), ("a", "y")], (("a", "b", "c"),)),
-    ],
-)
-def test_weights_that_share_a_bias_share_a_type(pairs, expected):
-    layers = [Layer("dense", weight, bias) for weight, bias in pairs]
-    assert groups([Layer("relu"), *layers]) == expected
-    types = {
-        name: kind
-        for group, kind in zip(expected, Precision, strict=False)
-        for name in dict.fromkeys(group)
-    }
-    stored = stored_types(layers, FP32, types)
-    assert all(stored[layer.bias] is types[layer.weight] for layer in layers if layer.bias)
-
-
-def test_two_weights_with_one_bias_are_chosen_together():
-    layers, weights = stack(**HUGE)
-    shared = [msgspec.structs.replace(la, bias="e0") if la.bias == "d1" else la for la in layers]
-    weights["e0"] = np.full(40, 1e5, np.float32)
-    choice = choose(shared, weights, samples())
-    assert choice.ties[0].weights == ("w0", "w1")
-    assert len({types_of(choice)[name] for name in ("w0", "w1")}) == 1
-
-
-def test_stored_types_are_those_that_layers_compute_in():
-    layers, weights = stack()
-    kept = {"w1": BF16, "w2": FP32}
-    stored = stored_types(layers, FP16, kept)
-    assert stored.keys() == weights.keys()
-    for layer, kind in zip(layers, layer_types(layers, FP16, kept), strict=True):
-        if layer.op in WEIGHTED_OPS:
-            assert stored[layer.weight] is stored[layer.bias] is kind
-
-
-def test_keeping_by_name_touches_every_precision_but_fp32():
-    layers, _ = stack()
-    kept = {"w1": FP32}
-    assert keep_in_fp32(layers, ["w1"], Precision) == {FP16: kept, BF16: kept}
-    assert keep_in_fp32(layers, [], Precision) == {}
-
-
-@pytest.mark.parametrize("name", ["w9", "e0", ""])
-def test_an_unknown_name_lists_the_weights(name):
-    layers, weights = stack()
-    for call in (
-        lambda: keep_in_fp32(layers, [name], [FP16]),
-        lambda: choose(layers, weights, samples(), keep_fp32=["w0", name]),
-    ):
-        with pytest.raises(UsageError, match="no weight of this model") as caught:
-            call()
-        assert caught.value.expected == "w0, w1, w2"
-        assert caught.value.got == name
