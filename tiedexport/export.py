@@ -123,6 +123,7 @@ def result_from(
         engines=tuple(engines),
         seconds=seconds,
         engines_asked_for=asked_for,
+        kept=manifest.kept,
     )
 
 

@@ -108,6 +108,25 @@ def test_doctor_tells_the_remedy_and_the_contradictions():
     assert "1.31.1" in text
 
 
+def test_a_reason_of_several_engines_is_said_once_and_what_was_not_built_did_not_run():
+    rows = tuple(
+        EngineOutcome("rtx:sm75", stage, handmade.FP16, "not run", "no bf16")
+        for stage in ("encoder", "decoder")
+    )
+    stream = io.StringIO()
+    terminal.print_build(structs.replace(BUILD, engines=rows), Console(file=stream, width=80))
+    said = one_line(stream.getvalue())
+    assert "rtx:sm75 encoder fp16, rtx:sm75 decoder fp16 not built no bf16" in said
+    assert "not run" not in said
+
+
+def test_weights_that_are_kept_in_another_type_are_named():
+    kept = {handmade.FP16: {"layers.1.weight": handmade.FP32}}
+    stream = io.StringIO()
+    terminal.print_build(structs.replace(BUILD, kept=kept), Console(file=stream, width=80))
+    assert "layers.1.weight fp16 fp32" in one_line(stream.getvalue())
+
+
 def test_build_tells_sizes_and_each_engine_once():
     text = printed("build")
     assert "1.0100 x" in text

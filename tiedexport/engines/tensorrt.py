@@ -149,7 +149,7 @@ class TensorRTRTXBuilder(_Builder):
             False,
             availability.version,
             reason=f"TensorRT-RTX builds for {known}, not for sm{unknown[0]}",
-            remedy="on a machine with that GPU: tiedexport build model.pt --target tensorrt",
+            remedy=_elsewhere(unknown[0], supported),
         )
 
     def unsupported(self, request: EngineRequest) -> str | None:
@@ -241,6 +241,13 @@ class TensorRTBuilder(_Builder):
             return Availability(False, reason=trt.driver().reason, remedy=_ELSEWHERE)
         driver = trt.driver_for(self.name)
         return super().availability(target) if driver.available else driver
+
+
+def _elsewhere(capability: int, supported: tuple[int, ...]) -> str:
+    """Where a device that TensorRT-RTX does not know gets its engine."""
+    if capability < min(supported):  # TensorRT has left those behind as well
+        return "a GPU that old runs bundles with ONNX Runtime: pip install 'tiedexport[gpu]'"
+    return "on a machine with that GPU: tiedexport build model.pt --target tensorrt"
 
 
 def _types(request: EngineRequest) -> set[Precision]:

@@ -14,7 +14,7 @@ from tiedexport.report import layers, tables, tie_tables
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tiedexport.manifest import Manifest
     from tiedexport.results import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         VerifyResult,
     )
     from tiedexport.results.demo import DemoResult
+    from tiedexport.spec import Precision
 
 COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
@@ -79,6 +80,7 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
         ("engines", size(result.engine_bytes)),
     ]
     print_table(console, Table((result.bundle, ""), tuple(rows), first_number=2))
+    print_table(console, _kept(result.kept))
     built = [engine for engine in result.engines if engine.status == "passed"]
     engines = Table(
         ("engine", "target", "size", "took"),
@@ -97,11 +99,29 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
     for who, note in _notes(built):
         console.print(f"[bold]{escape(who)}[/]", soft_wrap=False)
         console.print(Padding(escape(note), (0, 0, 1, 4), expand=False))
-    for engine in result.engines:
+    for status, who, reason in _unbuilt(result.engines):
+        print_reason(console, status, who, "not built" if status == "not run" else status, reason)
+
+
+def _unbuilt(engines: Sequence[EngineOutcome]) -> Iterator[tuple[str, str, str]]:
+    """Status, engines and reason of what was not built, each reason said once."""
+    said: dict[tuple[str, str], list[EngineOutcome]] = {}
+    for engine in engines:
         if engine.status != "passed":
-            parts = (engine.target, engine.stage, engine.precision)
-            who = " ".join(str(part) for part in parts if part)
-            print_reason(console, engine.status, who, engine.status, engine.reason)
+            said.setdefault((engine.status, engine.reason), []).append(engine)
+    for (status, reason), about in said.items():
+        parts = ((e.target, e.stage, e.precision) for e in about)
+        who = ", ".join(" ".join(str(p) for p in part if p) for part in parts)
+        yield status, who, reason
+
+
+def _kept(kept: Mapping[Precision, Mapping[str, Precision]]) -> Table:
+    """The weights that have another type than the graphs that they are in."""
+    return Table(
+        ("weight", "in graphs of", "has type"),
+        tuple((name, str(p), str(t)) for p, types in kept.items() for name, t in types.items()),
+        first_number=3,
+    )
 
 
 def _notes(engines: Sequence[EngineOutcome]) -> Iterator[tuple[str, str]]:
@@ -173,6 +193,7 @@ def _interface(manifest: Manifest) -> Iterator[Table]:
         tuple((tie.weight, ", ".join(tie.uses)) for tie in manifest.ties),
         first_number=2,
     )
+    yield _kept(manifest.kept)
 
 
 def _contents(manifest: Manifest) -> Iterator[Table]:

@@ -232,6 +232,7 @@ class BuildResult(Struct, frozen=True):
     Attributes:
         notes: how the model was read, and what was assumed of it, a line each.
         precision_choice: why each tie has its type, where the build chose.
+        kept: precision → weight → the type that it has there instead.
     """
 
     bundle: str
@@ -244,6 +245,7 @@ class BuildResult(Struct, frozen=True):
     engines_asked_for: bool = False
     notes: tuple[str, ...] = ()
     precision_choice: tuple[TieChoice, ...] = ()
+    kept: dict[Precision, dict[str, Precision]] = {}
     schema: int = RESULT_SCHEMA
 
     @property
