@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import multiprocessing
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,8 +156,9 @@ def test_opening_and_closing_leaves_memory_where_it_was(folder: Path, runtime: s
         gc.collect()
         return private_bytes()
 
-    before = private_bytes_after(3)
-    assert private_bytes_after(20) - before < 4 * MIB
+    # The allocator of a process that has done much else grows now and then; a leak always does.
+    held = [private_bytes_after(opens) for opens in (3, 20, 20, 20)]
+    assert min(after - before for before, after in pairwise(held)) < 4 * MIB
 
 
 def test_the_optimised_graph_of_a_convolution_stores_no_kernel_of_its_own(tmp_path: Path):
