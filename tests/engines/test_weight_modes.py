@@ -224,7 +224,7 @@ def test_a_plan_without_weights_does_not_grow_with_them(tmp_path: Path):
 
 
 def test_plans_are_the_same_in_every_new_process(model, tmp_path: Path):
-    """But for one plan of two halves: TensorRT-RTX can order those otherwise from build to build."""
+    """But for one plan of two halves: TensorRT-RTX can order those anew at a build."""
     requests = [model.shared("encoder"), model.baked("autoencoder")]
     (tmp_path / "requests").write_bytes(pickle.dumps(requests))
     digests = [
