@@ -46,6 +46,11 @@ WAYS = (
 )  # fmt: skip
 
 
+MIB = 1 << 20
+PLANS_MIB, PLANS_TARGET = (1, 128, 512), "rtx:sm89"
+STAGE_BYTES = {f"{stage}_bytes" for stage in ("encoder", "decoder", "autoencoder")}
+
+
 def main() -> None:
     readme = ROOT / "README.md"
     written = readme.read_text()
@@ -53,6 +58,7 @@ def main() -> None:
     fresh = _with_block(fresh, "numbers", _tables())
     fresh = _with_block(fresh, "memory", _memory())
     fresh = _with_block(fresh, "untied", _untied())
+    fresh = _with_block(fresh, "plans", _plans())
     if "--check" in sys.argv[1:]:
         if fresh != written:
             sys.exit("README.md is stale: python bench/readme.py")
@@ -104,6 +110,39 @@ def _untied() -> str:
 def _lost(row: dict[str, str]) -> str:
     note = "" if row["outcome"] == "2 copies" else f" ({row['outcome']})"
     return f"{row['form']}{note}{' (stays so)' * (row['mended'] == row['outcome'])}"
+
+
+def _plans() -> str:
+    """What engines of one layer take, on every processor that has the figures."""
+    found = (json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json")))
+    scripts = [f"build_engines_{mib}" for mib in PLANS_MIB]
+    return "\n\n".join(_plans_table(results, scripts) for results in found if scripts[0] in results)
+
+
+def _plans_table(results: dict[str, dict[str, Any]], scripts: list[str]) -> str:
+    machine = results[scripts[0]]["environment"]
+    lines = [
+        f"`python bench/build_engines.py` on {machine['cpu']}: engines of one tied fp16 layer for "
+        f"{PLANS_TARGET}, {machine['cores']} shared cores. Peak is Pss above the process that is "
+        "ready to build, a fixed part of it the builder's own; the goals are 0.2 × at 512 MiB for "
+        "`shared`, 2.5 × for the others.",
+        "",
+        "| `--weights` | weight | plans, together | built in | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    for mode in ("shared", "one-plan", "baked"):
+        for figures in (results[script]["figures"] for script in scripts if script in results):
+            of_mode = {k: v for k, v in figures.items() if k.startswith(f"{PLANS_TARGET} {mode} ")}
+            sizes = [v for k, v in of_mode.items() if k.split()[-1] in STAGE_BYTES]
+            seconds = sum(v for k, v in of_mode.items() if k.endswith("r_s"))
+            peak = of_mode[f"{PLANS_TARGET} {mode} peak_bytes"]
+            weight = figures["weight_bytes"]
+            over = f" ({peak / weight:.2f} ×)" if weight >= 1 << 27 else ""
+            lines.append(
+                f"| `{mode}` | {weight / MIB:.0f} MiB | {len(sizes)} of {sum(sizes) / MIB:.2f} MiB "
+                f"| {seconds:.1f} s | {peak / MIB:.0f} MiB{over} |"
+            )
+    return "\n".join(lines)
 
 
 def _memory() -> str:
