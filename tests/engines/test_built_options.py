@@ -152,14 +152,25 @@ def test_a_gpu_s_builder_takes_what_rtx_does_not(tmp_path: Path, monkeypatch: py
 def test_a_turing_gpu_has_no_bf16(precision, kept, refused, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trt, "device", lambda: trt.Device("GPU", 75))
     reason = refusal(shared_request("tensorrt", precision, kept=kept))
-    assert (reason == "sm75 has no bf16; build fp16") == refused
     assert (reason is not None) == refused
+    assert (reason or "sm75 has no bf16").startswith("sm75 has no bf16")
+    assert ("w is kept in bf16" in (reason or "")) == (refused and bool(kept))
 
 
 @pytest.mark.parametrize("kept", [Precision.FP32, Precision.BF16])
 def test_rtx_refuses_turing_a_weight_in_another_type(kept: Precision):
     request = shared_request("rtx:sm75", kept={"w": kept})
-    assert refusal(request) == f"TensorRT-RTX builds no {kept} engines for sm75; build fp16"
+    reason = refusal(request)
+    assert reason is not None
+    assert reason.startswith(f"TensorRT-RTX computes no {kept} on sm75, and w is kept in {kept};")
+    assert refusal(shared_request("rtx:sm75", kept={"elsewhere": kept})) is None
+
+
+def test_rtx_refuses_turing_a_type_that_was_asked_for_and_names_no_weight():
+    request = shared_request("rtx:sm75", Precision.BF16, kept={"w": Precision.FP32})
+    assert (refusal(request) or "").startswith("TensorRT-RTX computes no fp32 on sm75, and w")
+    request = shared_request("rtx:sm75", Precision.BF16, kept={"elsewhere": Precision.FP16})
+    assert refusal(request) == "TensorRT-RTX computes no bf16 on sm75; build fp16"
 
 
 def test_streamed_weights_are_built_and_what_it_costs_is_said(tmp_path: Path):

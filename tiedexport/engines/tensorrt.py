@@ -64,12 +64,13 @@ class _Builder:
         reason = contradiction(request.options, request.weights) or self.unsupported(request)
         oldest = min(self.compute_capabilities(request.target))
         if reason is None and oldest < _AMPERE:
-            return self.turing_refusal(f"sm{oldest}", _types(request))
+            return self.turing_refusal(f"sm{oldest}", request)
         return reason
 
-    def turing_refusal(self, device: str, types: set[Precision]) -> str | None:
-        """Which of these types a device before Ampere cannot compute in, or None."""
-        return f"{device} has no bf16; build fp16" if Precision.BF16 in types else None
+    def turing_refusal(self, device: str, request: EngineRequest) -> str | None:
+        """Which of its types a device before Ampere cannot compute in, or None."""
+        wrong = {w: t for w, t in _types(request).items() if t is Precision.BF16}
+        return _lacking(f"{device} has no bf16", wrong, request)
 
     def build(self, request: EngineRequest, progress: Progress | None = None) -> Engine:
         """Build one engine, as `EngineBuilder.build` has it."""
@@ -170,19 +171,20 @@ class TensorRTRTXBuilder(_Builder):
                 f"TensorRT-RTX needs a GPU for {flag}: {driver.reason}; leave it out, "
                 "or exchange weights without a rebuild: --weights shared"
             )
-        return None
+        transposed = _types(request, "conv_transpose")
+        wrong = {w: t for w, t in transposed.items() if t is Precision.BF16}
+        return _lacking("TensorRT-RTX builds no transposed convolution in bf16", wrong, request)
 
     @property
     def lean_library(self) -> str:
         """The runtime that a version-compatible plan carries; the Python package has none."""
         return f"libnvinfer_lean.so.{trt.load(self.name).version.partition('.')[0]}"
 
-    def turing_refusal(self, device: str, types: set[Precision]) -> str | None:
+    def turing_refusal(self, device: str, request: EngineRequest) -> str | None:
         """Turing gets fp16 engines only."""
-        others = ", ".join(sorted(types - {Precision.FP16}))
-        return (
-            f"TensorRT-RTX builds no {others} engines for {device}; build fp16" if others else None
-        )
+        wrong = {w: t for w, t in _types(request).items() if t is not Precision.FP16}
+        others = ", ".join(sorted(set(wrong.values())))
+        return _lacking(f"TensorRT-RTX computes no {others} on {device}", wrong, request)
 
     def notes(self, request: EngineRequest, parsed: network.Parsed) -> tuple[str, ...]:
         """What streaming costs, and weights that its kernels cannot take as they lie."""
@@ -250,10 +252,21 @@ def _elsewhere(capability: int, supported: tuple[int, ...]) -> str:
     return "on a machine with that GPU: tiedexport build model.pt --target tensorrt"
 
 
-def _types(request: EngineRequest) -> set[Precision]:
-    """Those that the products of the engine are computed in."""
-    weights = [layer.weight for layer in request.stage.layers if layer.weight is not None]
-    return {request.kept.get(weight, request.precision) for weight in weights}
+def _types(request: EngineRequest, *ops: str) -> dict[str, Precision]:
+    """Weight → the type that its products are computed in; of all layers, or of these kinds."""
+    layers = [layer for layer in request.stage.layers if not ops or layer.op in ops]
+    weights = [layer.weight for layer in layers if layer.weight is not None]
+    return {weight: request.kept.get(weight, request.precision) for weight in weights}
+
+
+def _lacking(what: str, wrong: dict[str, Precision], request: EngineRequest) -> str | None:
+    """The refusal of weights in types that a target lacks, and what to do; None without any."""
+    if not wrong:
+        return None
+    if wrong.keys() - request.kept.keys():
+        return f"{what}; build fp16"
+    kept = ", ".join(f"{weight} is kept in {kind}" for weight, kind in wrong.items())
+    return f"{what}, and {kept}; tiedexport build model.pt --precision fp16 keeps none"
 
 
 def _loads(library: str) -> bool:
