@@ -13,7 +13,6 @@ from tiedexport import atomic
 from tiedexport.bundle import Bundle, open_bundle, staging_directory, write_manifest
 from tiedexport.engine_build import EngineBuild
 from tiedexport.engine_build.shelf import shelf_beside
-from tiedexport.engine_options import check_shapes
 from tiedexport.errors import MissingRuntimeError, UsageError
 from tiedexport.manifest import SCHEMA
 from tiedexport.order import engine_order
@@ -73,8 +72,7 @@ def addition_from(path: Path, output: str | Path | None, **options: Unpack[Optio
     held, asked = bundle.manifest.precisions, options.get("precision")
     precisions = held if asked is None else _held(asked, bundle)
     engines = engine_order(options, bundle)
-    inputs = [spec for stage in bundle.manifest.stages for spec in stage.inputs]
-    check_shapes(engines.profile_shapes, inputs)
+    engines.check_shapes(bundle.manifest, precisions)
     return Addition(bundle, path if output is None else Path(output), precisions, engines)
 
 

@@ -15,7 +15,6 @@ from tiedexport import engine_addition
 from tiedexport.bundle import MANIFEST, open_bundle, safetensors_layout, staging_directory
 from tiedexport.engine_build import EngineBuild
 from tiedexport.engine_build.shelf import shelf_beside
-from tiedexport.engine_options import check_shapes
 from tiedexport.order import DEFAULT_PRECISIONS, Options, order_from
 from tiedexport.progress import Progress
 from tiedexport.results import BuildResult
@@ -77,15 +76,18 @@ def build(
         asked_for = addition.engines.asked_for
         return result_from(bundle, made.outcomes, seconds, asked_for=asked_for)
     order = order_from(model, output, **options)
-    for note in order.notes:
-        progress.say(f"{order.source}: {note}")
+    left_out = order.engines.left_out
+    dropped = (f"{order.output}: drops {left_out}",) if left_out else ()
+    for note in (*(f"{order.source}: {note}" for note in order.notes), *dropped):
+        progress.say(note)
     made, choice = _write(order, progress)
     bundle, seconds = open_bundle(order.output, check="size"), time.perf_counter() - start
     asked_for = order.engines.asked_for
     result = result_from(bundle, made.outcomes, seconds, asked_for=asked_for)
+    notes = (*order.notes, *dropped)
     if choice is None:
-        return replace(result, notes=order.notes)
-    return replace(result, notes=(*order.notes, *choice.lines), precision_choice=choice.ties)
+        return replace(result, notes=notes)
+    return replace(result, notes=(*notes, *choice.lines), precision_choice=choice.ties)
 
 
 def plan(
@@ -174,9 +176,7 @@ def _build_engines(
     task: Task,
 ) -> Made:
     draft, standing = assembly.draft(), order.engines.standing
-    check_shapes(
-        order.engines.profile_shapes, [s for stage in draft.manifest.stages for s in stage.inputs]
-    )
+    order.engines.check_shapes(draft.manifest, precisions)
     build = EngineBuild(draft, standing, order.engines.wanted(precisions), shelf)
     task.total += build.count
     before = task.done

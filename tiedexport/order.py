@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypedDict, get_args
 
 from tiedexport import engines, live
 from tiedexport.bundle import open_bundle
-from tiedexport.engine_build.jobs import Wanted, engine_precisions
-from tiedexport.engine_options import contradiction
+from tiedexport.engine_build.graphs import stages as stages_of
+from tiedexport.engine_build.jobs import Wanted, engine_precisions, weights_that_stand
+from tiedexport.engine_options import check_shapes, contradiction
 from tiedexport.engines import Weights
 from tiedexport.errors import BundleError, UsageError
 from tiedexport.spec import STAGE_OF_VERB, Precision, precisions_from
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tiedexport.checkpoint import Checkpoint
     from tiedexport.engine_options import EngineOptions
     from tiedexport.foreign.brought import Asked
-    from tiedexport.manifest import PlanRecord
+    from tiedexport.manifest import Manifest, PlanRecord
 
 DEFAULT_OPSET = 22
 DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16)
@@ -42,9 +43,9 @@ class Options(TypedDict, total=False):
             recipe's and those of the bundle that is replaced, else every engine that this machine
             can build; an empty iterable builds none.
         weights: "shared" makes engines that take their weights as inputs, "baked" puts them inside,
-            "one-plan" puts both directions into one plan; by default what the bundle that is
-            replaced has, else "shared".
-        engine_options: in trtexec's words; by default those of the bundle that is replaced.
+            "one-plan" puts both directions into one plan; by default what the plans that stand
+            agree in, else "shared".
+        engine_options: in trtexec's words; by default what the plans that stand agree in.
         profile_shapes: input → its shape behind the batch, to be held to that of the model.
         timing_cache: a file of measured kernels that TensorRT reads and adds to.
         force: build engines that stand unchanged, too.
@@ -106,9 +107,33 @@ class EngineOrder:
         """A line a target."""
         types = "chosen types" if precisions is None else ", ".join(engine_precisions(precisions))
         for target in self.targets:
-            stand = {p.weights for p in _plans(self.standing) if p.target == target}
-            weights = self.weights or ", ".join(sorted(stand)) or "shared"
-            yield f"build   {target} engines in {types}, weights {weights}"
+            modes = ", ".join(sorted(self._modes(target, precisions or tuple(Precision))))
+            yield f"build   {target} engines in {types}, weights {modes}"
+
+    @property
+    def left_out(self) -> str:
+        """Which engines of the bundle that is replaced are not asked for again; empty if none."""
+        stand = dict.fromkeys(plan.target for plan in _plans(self.standing))
+        gone = [target for target in stand if target not in self.targets]
+        keep = " ".join(f"--target {target}" for target in gone)
+        return f"{', '.join(gone)} engines; {keep} keeps them" if gone else ""
+
+    def check_shapes(self, manifest: Manifest, precisions: Iterable[Precision]) -> None:
+        """Hold the shapes that profiles were given with to the inputs of stages and of engines.
+
+        Raises:
+            UsageError: there is no such input, or it has another shape.
+        """
+        precisions = tuple(precisions)
+        modes = {mode for target in self.targets for mode in self._modes(target, precisions)}
+        stages = [*manifest.stages, *(one for mode in modes for one in stages_of(manifest, mode))]
+        check_shapes(self.profile_shapes, [spec for stage in stages for spec in stage.inputs])
+
+    def _modes(self, target: str, precisions: Iterable[Precision]) -> set[Weights]:
+        if self.weights is not None:
+            return {self.weights}
+        plans = _plans(self.standing)
+        return {weights_that_stand(plans, target, one) for one in engine_precisions(precisions)}
 
 
 @dataclass(frozen=True)
@@ -144,6 +169,8 @@ class Order:
             lines.append("choose  a precision for each tie, by evidence")
         lines += [f"write   weights and three graphs in {p}" for p in self.precisions or ()]
         lines += self.engines.describe(self.precisions)
+        if left_out := self.engines.left_out:
+            lines.append(f"drop    {left_out}")
         return "\n".join([*lines, f"write   {self.output}"])
 
 

@@ -58,7 +58,7 @@ def _settings(
               "recipe's and those that stand, else all that this machine can build.")  # fmt: skip
 @click.option("--weights", type=click.Choice(["shared", "baked", "one-plan"]),
               help="Engines take weights as inputs, hold them, or are one that encodes and "
-              "decodes. Default: as those that stand, or shared.")  # fmt: skip
+              "decodes. Default: as those that stand if they agree, or shared.")  # fmt: skip
 @engine_options
 @click.option("--force", is_flag=True, help="Build engines that are unchanged, too.")
 @dry_run_option

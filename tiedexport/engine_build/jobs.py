@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from tiedexport import engines
 from tiedexport.engine_build import graphs
 from tiedexport.engine_options import EngineOptions, effective
 from tiedexport.engines import Weights
@@ -12,10 +13,11 @@ from tiedexport.results import EngineOutcome
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tiedexport.bundle import Bundle
+    from tiedexport.manifest import PlanRecord
     from tiedexport.results import Status
     from tiedexport.spec import StageSpec
 
@@ -32,8 +34,8 @@ class Wanted:
     Attributes:
         targets: as their builders write them, each once.
         precisions: those of the bundle that engines are built in.
-        weights: None takes what the standing plans of a target have, or else "shared".
-        options: None takes what the standing plans of a target have, or else the defaults.
+        weights: None takes what the standing plans agree in, or else "shared".
+        options: None takes what the standing plans agree in, or else the defaults.
         timing_cache: a file that builders read and add to.
         force: build even what stands unchanged.
     """
@@ -82,12 +84,39 @@ def jobs_for(target: str, draft: Bundle, standing: Bundle | None, wanted: Wanted
     """The engines of one target; what was not asked for is as in the plans that stand."""
     plans = () if standing is None else standing.manifest.plans
     for precision in wanted.precisions:
-        alike = [p for p in plans if (p.target, p.precision) == (target, precision)]
-        weights = wanted.weights or (_MODES[alike[0].weights] if alike else "shared")
-        same = [p.options for p in alike if p.weights == weights]
-        options = wanted.options or (same[0] if same else EngineOptions())
+        weights = wanted.weights or weights_that_stand(plans, target, precision)
+        options = wanted.options or _options_that_stand(plans, target, precision, weights)
         for stage in graphs.stages(draft.manifest, weights):
             yield Job(target, stage, precision, weights, options)
+
+
+def weights_that_stand(plans: Iterable[PlanRecord], target: str, precision: Precision) -> Weights:
+    """How engines take their weights where nobody says: as the nearest plans, or else shared."""
+    near = _nearest(plans, target, precision)
+    modes = {plan.weights for plan in near}
+    return _MODES[modes.pop()] if len(modes) == 1 else "shared"
+
+
+def _options_that_stand(
+    plans: Iterable[PlanRecord], target: str, precision: Precision, weights: Weights
+) -> EngineOptions:
+    """What the nearest plans agree in; of options told to another package, the batches alone."""
+    near = _nearest([p for p in plans if p.weights == weights], target, precision)
+    if not near or any(plan.options != near[0].options for plan in near):
+        return EngineOptions()
+    options, package = near[0].options, engines.builder_for(target).name
+    if all(plan.package == package for plan in near):
+        return options
+    return EngineOptions(profiles=options.profiles, exact_profiles=options.exact_profiles)
+
+
+def _nearest(
+    plans: Iterable[PlanRecord], target: str, precision: Precision
+) -> Sequence[PlanRecord]:
+    """The plans of a target and precision; without any, those of the target; without, all."""
+    plans = tuple(plans)
+    own = [plan for plan in plans if plan.target == target]
+    return [plan for plan in own if plan.precision is precision] or own or plans
 
 
 class Steps:

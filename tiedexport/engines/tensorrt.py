@@ -22,6 +22,8 @@ from tiedexport.results import Availability
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tiedexport.engines import EngineBuilder, EngineRequest, Progress
 
 _RTX_TARGET = re.compile(r"rtx(:sm\d{2,3}(\+sm\d{2,3})*)?")
@@ -259,7 +261,7 @@ def _types(request: EngineRequest, *ops: str) -> dict[str, Precision]:
     return {weight: request.kept.get(weight, request.precision) for weight in weights}
 
 
-def _lacking(what: str, wrong: dict[str, Precision], request: EngineRequest) -> str | None:
+def _lacking(what: str, wrong: Mapping[str, Precision], request: EngineRequest) -> str | None:
     """The refusal of weights in types that a target lacks, and what to do; None without any."""
     if not wrong:
         return None
