@@ -101,12 +101,15 @@ def refuse_to_replace(output: Path, order: EngineOrder, made: Made) -> None:
     Raises:
         MissingRuntimeError: it would be.
     """
-    lacking = [engine for engine in made.outcomes if engine.status != "passed"]
+    lacking: dict[str, dict[str, None]] = {}  # by reason, which several targets can share
+    for engine in made.outcomes:
+        if engine.status != "passed":
+            lacking.setdefault(engine.reason, {})[engine.target] = None
     if order.asked_for and lacking and output.exists():
         raise MissingRuntimeError(
             "an engine that was asked for was not built; the bundle that stands is left as it was",
             where=output,
-            got="; ".join(dict.fromkeys(f"{e.target}: {e.reason}" for e in lacking)),
+            got="; ".join(f"{', '.join(targets)}: {why}" for why, targets in lacking.items()),
             hint="take another -o, or --target none",
         )
 

@@ -119,7 +119,7 @@ class EngineBuild:
             try:
                 plan = self._built(builder.build(request, steps), job, key)
             except TiedExportError as error:
-                return job.outcome("failed", str(error))
+                return job.outcome("failed", _reason(error))
         return self._install(plan, job, made, start)
 
     def _keep(self, job: Job, made: Made, why: str) -> EngineOutcome:
@@ -258,3 +258,9 @@ class EngineBuild:
             reused=plan.reused,
             notes=plan.notes,
         )
+
+
+def _reason(error: TiedExportError) -> str:
+    """What failed, why, and what to do: in one line, and the same for all engines it befell."""
+    why = error.what if error.got is None else f"{error.what}: {error.got}"
+    return why if error.hint is None else f"{why}; {error.hint}"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from tiedexport import trt
 
+_DRIVER = "CUDA driver version is insufficient"
+
 
 @contextmanager
 def translated(handle: trt.Handle, where: str, weights: str) -> Iterator[None]:
@@ -31,13 +33,25 @@ def translated(handle: trt.Handle, where: str, weights: str) -> Iterator[None]:
         except TiedExportError:  # some of which are ValueErrors
             raise
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            words = "; ".join(dict.fromkeys([str(error) or type(error).__name__, *logged]))
+            words = "; ".join(
+                dict.fromkeys([str(error) or type(error).__name__, *_reasons(logged)])
+            )
             raise RuntimeFailedError(
                 f"{handle.package} {handle.version} cannot build this engine",
                 where=where,
                 got=words,
                 hint=_next_step(words, weights),
             ) from error
+
+
+def _reasons(logged: list[str]) -> list[str]:
+    """What was logged, without the missing driver where something else is wrong.
+
+    Without a driver, TensorRT-RTX adds that complaint to every failure. It is the reason where a
+    call of CUDA failed, or where nothing else was logged.
+    """
+    others = [words for words in logged if _DRIVER not in words]
+    return others if others and not any("CUDA" in words for words in others) else logged
 
 
 def _next_step(words: str, weights: str) -> str:
