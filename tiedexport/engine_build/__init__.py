@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+import tiedexport
 from tiedexport import atomic, engines
 from tiedexport.bundle import file_sha256, safetensors_layout
 from tiedexport.engine_build import graphs
-from tiedexport.engine_build.jobs import Steps, jobs_for
+from tiedexport.engine_build.jobs import Steps, jobs_for, telling
 from tiedexport.errors import TiedExportError
 from tiedexport.manifest import PlanRecord
 from tiedexport.plan_search import weights_in_plan
@@ -110,12 +111,12 @@ class EngineBuild:
     def _build(self, job: Job, made: Made, steps: Steps) -> EngineOutcome:
         start = time.perf_counter()
         builder = engines.builder_for(job.target)
-        request = self._request(job)
-        if (refusal := builder.refusal(request)) is not None:
-            return job.outcome("not run", refusal)
         key = self._key(builder, job)
         plan = None if self._wanted.force else self._unchanged(key)
-        if plan is None:
+        if plan is None:  # what was built where there is a driver needs none now
+            request = self._request(job)
+            if (refusal := builder.refusal(request)) is not None:
+                return job.outcome("not run", refusal)
             try:
                 plan = self._built(builder.build(request, steps), job, key)
             except TiedExportError as error:
@@ -155,12 +156,13 @@ class EngineBuild:
 
     def _key(self, builder: EngineBuilder, job: Job) -> str:
         facts = {
+            "told by": tiedexport.__version__,  # versions of ours may tell builders other things
             "made by": builder.fingerprint(job.target),
             "stage": job.stage.name,
             "precision": job.precision,
             "kept": self._draft.manifest.kept.get(job.precision, {}),
             "weights": job.weights,
-            "options": job.effective_options,
+            "options": telling(job.effective_options),
             "graph": self._digest(self._graph(job)),
             "content": self._stored(job),
         }
@@ -184,7 +186,9 @@ class EngineBuild:
         """In what a standing plan differs from what is wanted now; empty if in nothing."""
         assert self._standing is not None  # it holds the plan
         files = self._standing.manifest.files
-        if record.weights != job.weights or record.options != job.effective_options:
+        if record.weights != job.weights:
+            return "options"
+        if telling(record.options) != telling(job.effective_options):
             return "options"
         if record.graph_sha256 != self._digest(self._graph(job)):
             return "graph"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from msgspec.structs import replace
+
 from tiedexport import engines
 from tiedexport.engine_build import graphs
 from tiedexport.engine_options import EngineOptions, effective
@@ -78,6 +80,12 @@ def engine_precisions(precisions: Iterable[Precision]) -> tuple[Precision, ...]:
     precisions = tuple(precisions)
     half = tuple(p for p in precisions if p is not Precision.FP32)
     return half or precisions
+
+
+def telling(options: EngineOptions) -> EngineOptions:
+    """What of the options a plan depends on: nothing insists where no batch is 1 alone."""
+    insists = options.exact_profiles and (1, 1, 1) in options.profiles
+    return replace(options, exact_profiles=insists)
 
 
 def jobs_for(target: str, draft: Bundle, standing: Bundle | None, wanted: Wanted) -> Iterator[Job]:
