@@ -26,6 +26,7 @@ NAMED = {"module": "module"}
 LACKING = {
     "ComputeCapability": "tensorrt ",
     "IStreamWriter": "tensorrt 10.12",
+    "CUDA": "",
     "CUDA_VISIBLE_DEVICES": "",
 }
 """Who lacks what and is not asked for it: as our source knows, by what it asks first. And what is
@@ -53,6 +54,7 @@ def our_uses(interface: Interface) -> Uses:
     return uses_of(interface, sources())
 
 
+@cache
 def sources() -> dict[str, str]:
     """Every file of ours that can hold an object of TensorRT's."""
     texts = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}

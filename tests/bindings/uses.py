@@ -8,6 +8,7 @@ of our functions. Where that ends, a table says what a name stands for.
 from __future__ import annotations
 
 import ast
+from functools import cache
 from typing import TYPE_CHECKING
 
 from expressions import Expressions, Scope
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from interface import Interface
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
+
+
+@cache
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 class Uses(Expressions):
@@ -44,7 +50,7 @@ class Uses(Expressions):
         by_name: tuple[str, ...] = ("",),
     ) -> None:
         self.files = list(sources)
-        trees = [ast.parse(source) for source in sources.values()]
+        trees = [_parsed(source) for source in sources.values()]
         facts = Facts(trees)
         values = {
             name: Value("module") if kind == "module" else Value("object", kind)
