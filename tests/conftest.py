@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,15 @@ def quick_export() -> Iterator[None]:
         compiled = cache(ONNXRegistry.from_torchlib.__func__)
         patch.setattr(ONNXRegistry, "from_torchlib", classmethod(compiled))
         yield
+
+
+@pytest.fixture(scope="module")
+def quick_collection() -> Iterator[None]:
+    """For a module that collects garbage often: only its own objects are looked through."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", params=MODELS, ids=str)

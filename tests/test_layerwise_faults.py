@@ -62,12 +62,10 @@ def users(stage: StageSpec, name: str) -> list[str]:
     return [layer.output for layer in stage.layers if name in (layer.weight, layer.bias)]
 
 
-@pytest.mark.parametrize("change", [np.zeros_like, np.negative], ids=["dropped", "turned"])
-def test_a_weight_or_bias_that_is_wrong_is_named_at_its_first_use(
-    bundle: Bundle, change: Callable, tmp_path: Path
-):
+def test_a_weight_or_bias_that_is_wrong_is_named_at_its_first_use(bundle: Bundle, tmp_path: Path):
     names = sorted(bundle.manifest.weight_names(FP16))
     for index, name in enumerate(names):
+        change = (np.zeros_like, np.negative)[index % 2]
         path = shutil.copytree(bundle.path, tmp_path / f"{index}.tied")
         alter_weight(path, FP16, name, change)
         result = layered(path, "fp16")

@@ -193,11 +193,9 @@ def test_a_runtime_without_one_of_the_types_refuses_by_its_name(built, tmp_path)
 @needs_rtx
 @pytest.mark.parametrize("name", ["huge, auto", "huge, kept"])
 @pytest.mark.parametrize("weights", ["shared", "baked", "one-plan"])
-def test_tensorrt_rtx_builds_engines_of_several_types(models, tmp_path, name, weights):
-    model, options = BUILDS[name]
-    result = build(
-        models[model], tmp_path / "b.tied", target=["rtx:sm89"], weights=weights, **options
-    )
+def test_tensorrt_rtx_builds_engines_of_several_types(built, tmp_path, name, weights):
+    plain = built[name][0].path
+    result = build(plain, tmp_path / "b.tied", target=["rtx:sm89"], weights=weights)
     assert result.passed
     assert {engine.status for engine in result.engines} == {"passed"}
     bundle = open_bundle(tmp_path / "b.tied")

@@ -27,7 +27,7 @@ SETTINGS = Settings(batch=(1, 8), warmup_ms=0.0, duration_s=1e-4, iterations=5)
 
 
 @pytest.fixture(scope="module")
-def accepted(tmp_path_factory, quick_export):
+def accepted(tmp_path_factory, quick_export, quick_collection):
     """A machine, and a job on it after its builds, with what those found."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "SMALL_WIDTHS", (20, 13, 7))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import make_checkpoint, needs_rtx
 
-from tiedexport.audit import audit, weights
+from tiedexport.audit import given, plans, weights
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.export import build
@@ -45,16 +45,25 @@ every_build = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, quick_export: None):
+def plain(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> dict[str, Bundle]:
+    """Model → its bundle without engines."""
+    folder = tmp_path_factory.mktemp("plain")
+    for name, model in MODELS.items():
+        save_checkpoint(folder / f"{name}.pt", make_checkpoint(*model))
+        build(folder / f"{name}.pt", precision="fp16,bf16", target=())
+    return {name: open_bundle(folder / f"{name}.tied") for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def built(plain: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory):
     """(model, mode) → its bundle for all devices, and what became of every engine."""
     folder = tmp_path_factory.mktemp("every-engine")
 
     @cache
     def bundle_of(model: str, mode: str) -> tuple[Bundle, tuple[EngineOutcome, ...]]:
-        checkpoint, bundle = folder / f"{model}.pt", folder / f"{model}-{mode}.tied"
-        save_checkpoint(checkpoint, make_checkpoint(*MODELS[model]))
-        result = build(checkpoint, bundle, precision="fp16,bf16", target=TARGETS, weights=mode)
-        return open_bundle(bundle), tuple(result.engines)
+        bundle, options = plain[model].path, {"target": TARGETS, "weights": mode}
+        result = build(bundle, folder / f"{model}-{mode}.tied", precision="fp16,bf16", **options)
+        return open_bundle(result.bundle), tuple(result.engines)
 
     return bundle_of
 
@@ -74,8 +83,14 @@ def held_in(plan: Path, stored: Path) -> PlanContents:
     return search(stored).contents(plan)
 
 
-def contents(bundle: Bundle, plan: PlanRecord) -> PlanContents:
-    return held_in(bundle.path / plan.file, bundle.weights_path(plan.precision))
+@pytest.fixture(scope="module")
+def contents(plain: dict[str, Bundle]):
+    """(model, bundle, plan) → what the plan holds of the weights, which all bundles share."""
+
+    def contents_of(model: str, bundle: Bundle, plan: PlanRecord) -> PlanContents:
+        return held_in(bundle.path / plan.file, plain[model].weights_path(plan.precision))
+
+    return contents_of
 
 
 def matrices(bundle: Bundle) -> list[str]:
@@ -90,27 +105,29 @@ def test_all_are_built_but_transposed_convolutions_in_bf16(model, mode, built) -
     refused = {
         one for one in wanted if model == "conv" and one[1] == "bf16" and one[2] != "encoder"
     }
-    plans = {(plan.target, plan.precision, plan.stage) for plan in bundle.manifest.plans}
-    assert plans == wanted - refused
+    there = {(plan.target, plan.precision, plan.stage) for plan in bundle.manifest.plans}
+    assert there == wanted - refused
     lacking = {(one.target, one.precision, one.stage) for one in outcomes if one.status != "passed"}
     assert lacking == refused
 
 
 @every_build
-def test_kernels_take_no_more_than_stated(model, mode, built) -> None:
+def test_kernels_take_no_more_than_stated(model, mode, built, contents) -> None:
     bundle, _ = built(model, mode)
     for plan in bundle.manifest.plans:
         stated = LAYER_BYTES * weighted_layers(bundle, plan) + PLAN_BYTES[model]
         size = bundle.manifest.files[plan.file].size_bytes
-        beside = size if mode == "shared" else contents(bundle, plan).unaccounted_bytes
+        beside = size if mode == "shared" else contents(model, bundle, plan).unaccounted_bytes
         assert beside <= stated, plan.file
 
 
 @every_build
-def test_the_bytes_of_each_plan_hold_each_weight_as_often_as_stated(model, mode, built) -> None:
+def test_the_bytes_of_each_plan_hold_each_weight_as_often_as_stated(
+    model, mode, built, contents
+) -> None:
     bundle, _ = built(model, mode)
     for plan in bundle.manifest.plans:
-        names = Counter(found.weight.name for found in contents(bundle, plan).found)
+        names = Counter(found.weight.name for found in contents(model, bundle, plan).found)
         held = {name: names[name] for name in matrices(bundle)}
         assert held == dict.fromkeys(held, 0 if mode == "shared" else 1), plan.file
 
@@ -118,7 +135,7 @@ def test_the_bytes_of_each_plan_hold_each_weight_as_often_as_stated(model, mode,
 @every_build
 def test_the_audit_says_so_of_each_device(model, mode, built) -> None:
     bundle, _ = built(model, mode)
-    rows = [row for row in audit(bundle.path).stages if row.name == "engine plan"]
+    rows = plans.examine(given.sort_out(given.listed(bundle.path), None, False), ())
     groups = Counter(
         f"{plan.target} {plan.precision}, weights {mode}" for plan in bundle.manifest.plans
     )
@@ -159,6 +176,7 @@ def test_a_kernel_of_few_channels_is_filled_up_twice_in_one_plan(tmp_path: Path)
     build(tmp_path / "m.pt", precision="fp16", target=("rtx:sm89",), weights="one-plan")
     bundle = open_bundle(tmp_path / "m.tied")
     (plan,) = bundle.manifest.plans
-    kernels = [f for f in contents(bundle, plan).found if f.weight.name in matrices(bundle)]
+    held = held_in(bundle.path / plan.file, bundle.weights_path(plan.precision))
+    kernels = [found for found in held.found if found.weight.name in matrices(bundle)]
     assert len(kernels) == 2
     assert len({found.size_bytes for found in kernels}) == 2

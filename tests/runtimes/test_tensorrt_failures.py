@@ -24,6 +24,8 @@ from tiedexport.runtimes import Options, runtime_named
 from tiedexport.session import open_session
 from tiedexport.spec import Precision
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 KINDS = ("shared", "baked", "one-plan")
 
 
