@@ -257,6 +257,17 @@ def test_an_engine_that_fails_leaves_the_bundle_as_it_was(path: Path, builder: F
     assert files_of(path) == before
 
 
+def test_an_engine_that_stands_is_not_lost_where_building_it_anew_fails(
+    path: Path, builder: FakeBuilder
+):
+    build(path, target=[TARGET], precision="fp16")
+    before = files_of(path)
+    builder.failing = {"decoder"}
+    with pytest.raises(MissingRuntimeError, match="is left as it was"):
+        build(path, force=True)
+    assert files_of(path) == before
+
+
 # The command line.
 
 

@@ -96,18 +96,23 @@ def add(addition: Addition, progress: Progress) -> Made:
 
 
 def refuse_to_replace(output: Path, order: EngineOrder, made: Made) -> None:
-    """A bundle that stands is not replaced by one that lacks an engine which was asked for.
+    """A bundle that stands is not replaced by one without an engine that was asked for.
+
+    Nor by one without an engine of its own whose building failed. One that this machine cannot
+    build and that does not fit the new model goes, and is reported.
 
     Raises:
         MissingRuntimeError: it would be.
     """
+    standing = {plan.target for plan in order.standing.manifest.plans} if order.standing else set()
     lacking: dict[str, dict[str, None]] = {}  # by reason, which several targets can share
     for engine in made.outcomes:
-        if engine.status != "passed":
+        failed = engine.status == "failed" and engine.target in standing
+        if failed or (order.asked_for and engine.status != "passed"):
             lacking.setdefault(engine.reason, {})[engine.target] = None
-    if order.asked_for and lacking and output.exists():
+    if lacking and output.exists():
         raise MissingRuntimeError(
-            "an engine that was asked for was not built; the bundle that stands is left as it was",
+            "an engine could not be built; the bundle that stands is left as it was",
             where=output,
             got="; ".join(f"{', '.join(targets)}: {why}" for why, targets in lacking.items()),
             hint="take another -o, or --target none",
