@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +18,7 @@ from tiedexport import layerwise
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from tiedexport.bundle import Bundle
 
@@ -29,6 +32,12 @@ def polygraphy(*arguments: object, cwd: Path) -> int:
     """What `polygraphy` ends with; in this process, where its libraries are loaded already."""
     with contextlib.chdir(cwd):
         return int(main([str(argument) for argument in arguments]))
+
+
+def installed_polygraphy(*arguments: object, cwd: Path) -> int:
+    """The same of the program as its users start it."""
+    program = Path(sys.executable).with_name("polygraphy")
+    return subprocess.run([program, *map(str, arguments)], cwd=cwd, check=False).returncode
 
 
 def largest_bound(bundle: Bundle, stage: str, precision: Precision) -> float:
@@ -46,10 +55,17 @@ def saved_by_us(bundle: Bundle, stage: str, folder: Path, *more: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def compared(bundle: Bundle, stage: str, precision: Precision, folder: Path, *more: str) -> int:
+def compared(
+    bundle: Bundle,
+    stage: str,
+    precision: Precision,
+    folder: Path,
+    *more: str,
+    program: Callable[..., int] = polygraphy,
+) -> int:
     """The exit code of `polygraphy run` of a graph against our file."""
     atol = 2 * largest_bound(bundle, stage, precision)
-    return polygraphy(
+    return program(
         *("run", bundle.graph(stage, precision), "--onnxrt", *more),
         *("--load-inputs", "inputs.json", "--load-outputs", "ours.json"),
         *("--rtol", "0", "--atol", f"{atol:.6e}"),
@@ -108,3 +124,12 @@ def test_outputs_that_polygraphy_saved_are_judged_layer_by_layer(
     assert judged.returncode == 1
     assert "strays at gemm_1_output" in " ".join(judged.stdout.split())
     assert "FAILED at gemm_1_output (onnxrt-runner" in judged.stdout
+
+
+@pytest.mark.parametrize("by", [0.0, 1.0])
+def test_the_installed_program_says_the_same(bundles: dict[str, Bundle], by: float, tmp_path: Path):
+    bundle = bundles["dense"]
+    saved_by_us(bundle, "decoder", tmp_path, "--precision", "fp32")
+    shift(tmp_path / "ours.json", bundle.manifest.stage("decoder").outputs[0].name, by)
+    code = compared(bundle, "decoder", FP32, tmp_path, program=installed_polygraphy)
+    assert code == (1 if by else 0)
