@@ -130,7 +130,7 @@ def _verify_answer(result: VerifyResult) -> Answer:
         if worst is None
         else (
             f"worst error {tables.number(worst.error_in_bounds, '.2f')} of its derived bound: "
-            f"{contender(worst)}, {worst.stage}"
+            f"{contender(worst)}, {worst.stage}; {len(ran)} ran{tables.remarked(ran)}"
         )
     )
     return Answer(

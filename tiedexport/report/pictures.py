@@ -163,7 +163,7 @@ def error_chart(result: VerifyResult) -> Figure | None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel("worst error / derived bound (line at 1: the bound)")
+        axes.set_xlabel("worst error / bound")
         _legend(figure, axes)
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,6 +64,12 @@ def contender(row: Contender) -> str:
     """A runtime and precision in a few characters, and any remark: onnxruntime fp32 packed."""
     mode = "packed" if getattr(row, "memory", "shared") == "packed" else None
     return " ".join(str(part) for part in (row.runtime, row.precision, mode, _remark(row)) if part)
+
+
+def remarked(rows: Iterable[Contender]) -> str:
+    """How many rows there is something to say of: ", 6 of them (network, simulated)"; or ""."""
+    remarks = Counter(filter(None, map(_remark, rows)))
+    return "".join(f", {count} of them {remark}" for remark, count in remarks.items())
 
 
 def _remark(row: Contender) -> str:

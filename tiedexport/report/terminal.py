@@ -160,6 +160,7 @@ def print_demo(result: DemoResult, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     record, built, bench = result.train.record, result.build, result.bench
     ran = [row for row in result.verify.comparisons if row.status != "not run"]
+    agreed = sum(row.status == "passed" for row in ran)
     fastest = min(
         (row for row in bench.latencies if row.median_s is not None),
         key=lambda row: (row.batch, row.median_s),
@@ -171,7 +172,7 @@ def print_demo(result: DemoResult, console: Console | None = None) -> None:
         ("parameters", f"{record.parameters:,} (untied: {record.untied_parameters:,})"),
         ("bundle", f"{stored} parameters"),
         ("ties", tie_tables.verdict(result.audit).sentence),
-        ("agreement", f"{sum(r.status == 'passed' for r in ran)} of {len(ran)} within bounds"),
+        ("agreement", f"{agreed} of {len(ran)} within bounds{tables.remarked(ran)}"),
     ]
     if fastest is not None:
         what = f"{tables.contender(fastest)}, batch {fastest.batch}"
