@@ -11,7 +11,7 @@ from html_outline import Outline
 from msgspec import structs
 from rich.console import Console
 
-from tiedexport.report import report, terminal
+from tiedexport.report import layers, report, terminal
 from tiedexport.results import BenchResult, Comparison, VerifyResult, to_json
 
 REMARK = "network, simulated"
@@ -78,6 +78,14 @@ def test_the_json_has_the_remark_in_every_row() -> None:
     for rows in (verified().comparisons, verified().layers, verified().quality):
         for row in rows:
             assert (b'"remark": "' + REMARK.encode() in to_json(row)) == (row.runtime == "abacus")
+
+
+def test_a_layer_that_nobody_showed_has_not_passed() -> None:
+    row = Comparison("torch", "encoder", handmade.FP16, "not run", "not there", layer="code")
+    for rows, mark in (((row,), "not run"), ((row, *verified().layers), "passed")):
+        result = structs.replace(verified(), layers=rows)
+        (table,) = layers.layer_tables(result)
+        assert dict(zip((line[0] for line in table.rows), table.marks, strict=True))["code"] == mark
 
 
 @pytest.mark.parametrize("fault", [False, True])

@@ -34,8 +34,8 @@ def _table(title: str, rows: Sequence[Comparison], runners: Sequence[str]) -> Ta
     lines, marks = [], []
     for layer in dict.fromkeys(row.layer for row in rows):
         here = [cells.get((layer, runner)) for runner in runners]
-        failed = any(row is not None and row.status == "failed" for row in here)
-        marks.append("failed" if failed else "passed")
+        statuses = {row.status for row in here if row is not None}
+        marks.append(next(s for s in ("failed", "passed", "not run") if s in statuses))
         lines.append((layer, *map(_error, here), marks[-1]))
     return Table(
         ("layer", *runners, "status"),

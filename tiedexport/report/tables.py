@@ -45,6 +45,11 @@ class Contender(Protocol):
         """What it computed in; None for a runtime that cannot run here at all."""
         ...
 
+    @property
+    def remark(self) -> str:
+        """What must be said beside it; mostly nothing."""
+        ...
+
 
 class Row(Contender, Protocol):
     """What every record with a verdict has."""
@@ -73,7 +78,7 @@ def remarked(rows: Iterable[Contender]) -> str:
 
 
 def _remark(row: Contender) -> str:
-    return f"({remark})" if (remark := getattr(row, "remark", "")) else ""
+    return f"({row.remark})" if row.remark else ""
 
 
 def seconds(value: float | None) -> str:
