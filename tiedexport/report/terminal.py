@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -14,18 +14,19 @@ from tiedexport.report import layers, tables, tie_tables
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tiedexport.manifest import Manifest
     from tiedexport.results import (
         BenchResult,
         BuildResult,
         DoctorResult,
-        EngineOutcome,
         VerifyResult,
     )
     from tiedexport.results.demo import DemoResult
     from tiedexport.spec import Precision
+
+T = TypeVar("T")
 
 COLOURS = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
@@ -96,23 +97,17 @@ def print_build(result: BuildResult, console: Console | None = None) -> None:
         first_number=2,
     )
     print_table(console, engines)
-    for who, note in _notes(built):
+    notes = ((note, f"{e.stage} {e.precision} for {e.target}") for e in built for note in e.notes)
+    for note, who in _said_once(notes):
         console.print(f"[bold]{escape(who)}[/]", soft_wrap=False)
         console.print(Padding(escape(note), (0, 0, 1, 4), expand=False))
-    for status, who, reason in _unbuilt(result.engines):
+    unbuilt = (
+        ((e.status, e.reason), " ".join(map(str, filter(None, (e.target, e.stage, e.precision)))))
+        for e in result.engines
+        if e.status != "passed"
+    )
+    for (status, reason), who in _said_once(unbuilt):
         print_reason(console, status, who, "not built" if status == "not run" else status, reason)
-
-
-def _unbuilt(engines: Sequence[EngineOutcome]) -> Iterator[tuple[str, str, str]]:
-    """Status, engines and reason of what was not built, each reason said once."""
-    said: dict[tuple[str, str], list[EngineOutcome]] = {}
-    for engine in engines:
-        if engine.status != "passed":
-            said.setdefault((engine.status, engine.reason), []).append(engine)
-    for (status, reason), about in said.items():
-        parts = ((e.target, e.stage, e.precision) for e in about)
-        who = ", ".join(" ".join(str(p) for p in part if p) for part in parts)
-        yield status, who, reason
 
 
 def _kept(kept: Mapping[Precision, Mapping[str, Precision]]) -> Table:
@@ -124,15 +119,12 @@ def _kept(kept: Mapping[Precision, Mapping[str, Precision]]) -> Table:
     )
 
 
-def _notes(engines: Sequence[EngineOutcome]) -> Iterator[tuple[str, str]]:
-    """What is to be known of engines, said once for all of which it is true."""
-    said: dict[str, list[EngineOutcome]] = {}
-    for engine in engines:
-        for note in engine.notes:
-            said.setdefault(note, []).append(engine)
-    for note, about in said.items():
-        who = (f"{e.stage} {e.precision} for {e.target}" for e in about)
-        yield ", ".join(who), note
+def _said_once(pairs: Iterable[tuple[T, str]]) -> Iterator[tuple[T, str]]:
+    """What is to be said, each with all of which it is true."""
+    said: dict[T, list[str]] = {}
+    for what, who in pairs:
+        said.setdefault(what, []).append(who)
+    return ((what, ", ".join(about)) for what, about in said.items())
 
 
 def print_manifest(manifest: Manifest, console: Console | None = None) -> None:
