@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from tiedexport.results import Status
     from tiedexport.spec import StageSpec
 
-_TINY = np.finfo(np.float64).tiny
-"""Where nothing is rounded, as in what a relu cuts off, the bound is 0 and an error of 0 within."""
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -113,7 +110,7 @@ def expected(
             io=manifest.io_dtype,
             kept=manifest.kept.get(precision, {}),
         )
-        rows = [Expected(layer.output, b.value, _positive(b)) for layer, b in bounds]
+        rows = [Expected(layer.output, b.value, b) for layer, b in bounds]
         if not rows or rows[-1].golden.shape != golden[output].shape:
             raise ValueError(f"{output} of shape {list(golden[output].shape)}")
     except ValueError as error:
@@ -127,12 +124,8 @@ def expected(
         # What the weights of today give is no reference: only golden values know those of then.
         rows = [replace(row, golden=_stored(bundle, row)) for row in rows]
         return (*rows[:-1], Expected(output, golden[output], rows[-1].bounded))
-    largest = _recorded(bundle.manifest, stage, precision)
+    largest = _recorded(manifest, stage, precision)
     return (*rows[:-1], _without_masters(output, golden[output], rows[-1].bounded, largest))
-
-
-def _positive(bounded: rounding.Bounded) -> rounding.Bounded:
-    return replace(bounded, bound=np.maximum(bounded.bound, _TINY))
 
 
 def _stored(bundle: Bundle, row: Expected) -> np.ndarray:
