@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from conftest import make_checkpoint, resign
@@ -22,9 +21,6 @@ from tiedexport.results import Comparison, VerifyResult
 from tiedexport.runtimes import all_runtimes
 from tiedexport.spec import ACTIVATIONS, Precision
 from tiedexport.verify import verify
-
-if TYPE_CHECKING:
-    pass
 
 FP32, *_ = Precision
 SCHEMA_1 = Path(__file__).parent / "data" / "schema-1.tied"

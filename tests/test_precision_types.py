@@ -27,11 +27,7 @@ FP32, FP16, BF16 = Precision
 def test_weights_that_share_a_bias_share_a_type(pairs, expected):
     layers = [Layer("dense", weight, bias) for weight, bias in pairs]
     assert groups([Layer("relu"), *layers]) == expected
-    types = {
-        name: kind
-        for group, kind in zip(expected, Precision, strict=False)
-        for name in dict.fromkeys(group)
-    }
+    types = {name: kind for group, kind in zip(expected, Precision, strict=False) for name in group}
     stored = stored_types(layers, FP32, types)
     assert all(stored[layer.bias] is types[layer.weight] for layer in layers if layer.bias)
 
