@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
-import numpy as np
-
 sys.path.append(str(Path(__file__).parent.parent / "runtimes"))
 
 from recording_gpu import Stream
-from recording_tensorrt import Engine, RecordingTensorRT, RtxContext, Tensor
+from recording_tensorrt import Engine, RecordingTensorRT, Tensor
 
 from tiedexport import rounding, trt
 from tiedexport.acceptance import cuda
@@ -33,40 +31,22 @@ STEP_MS = 0.01
 CAPABILITY = 89
 
 
-class ModelContext(RtxContext):
-    def work(self):
-        super().work()
-        addresses, memory, engine = dict(self.addresses), self.gpu.memory, self.engine
-        rows = {tensor.name: self.rows_of(tensor) for tensor in engine.tensors}
-
-        def array(tensor: Tensor) -> np.ndarray:
-            raw = memory.bytes(addresses[tensor.name], tensor.bytes(rows[tensor.name]))
-            return raw.view(tensor.dtype.dtype).reshape(tensor.at(rows[tensor.name]))
-
-        def compute() -> None:
-            weights = engine.inside or {t.name: array(t) for t in engine.of("weight")}
-            if self.gpu.fault == "stale weights":
-                weights = engine.as_built
-            sides = zip(engine.layers, engine.of("input"), engine.of("output"), strict=True)
-            for layers, source, target in sides:
-                if rows[source.name]:
-                    value = rounding.forward(layers, weights, array(source))
-                    array(target)[...] = value + 0.5 * (self.gpu.fault == "wrong numbers")
-
-        return compute
-
-
 @dataclass(eq=False)
 class ModelEngine(Engine):
     layers: list = field(default_factory=list)
     inside: dict = field(default_factory=dict)
     as_built: dict = field(default_factory=dict)
 
-    def create_execution_context(self, config=None):
-        context = super().create_execution_context(config)
-        if context is not None:
-            context.__class__ = ModelContext
-        return context
+    def compute(self, array, rows: dict[str, int]) -> None:
+        fault = self.gpu.fault
+        weights = self.inside or {t.name: array(t) for t in self.of("weight")}
+        if fault == "stale weights":
+            weights = self.as_built
+        sides = zip(self.layers, self.of("input"), self.of("output"), strict=True)
+        for layers, source, target in sides:
+            if rows[source.name]:
+                value = rounding.forward(layers, weights, array(source))
+                array(target)[...] = value + 0.5 * (fault == "wrong numbers")
 
 
 class ModelGpu(RecordingTensorRT):
@@ -110,55 +90,55 @@ class Driver:
         self.gpu, self.events, self.graphs = gpu, {}, {}
         self.handles, self.idle_ms = [], 0.0
 
-    def cuInit(self, flags):  # noqa: N802
+    def cuInit(self, flags):
         return (0,)
 
-    def cuDeviceGet(self, index):  # noqa: N802
+    def cuDeviceGet(self, index):
         return 0, index
 
-    def cuDevicePrimaryCtxRetain(self, device):  # noqa: N802
+    def cuDevicePrimaryCtxRetain(self, device):
         return 0, "primary"
 
-    def cuCtxSetCurrent(self, context):  # noqa: N802
+    def cuCtxSetCurrent(self, context):
         self.gpu.set_current()
         return (0,)
 
-    def cuCtxSynchronize(self):  # noqa: N802
+    def cuCtxSynchronize(self):
         # Of its own streams: memory is freed in the order of others that somebody has dropped.
         for handle in self.handles:
             self.gpu.stream_of(handle).sync()
         return (0,)
 
-    def cuDeviceGetMemPool(self, device):  # noqa: N802
+    def cuDeviceGetMemPool(self, device):
         return 0, "pool"
 
-    def cuMemPoolTrimTo(self, pool, size):  # noqa: N802
+    def cuMemPoolTrimTo(self, pool, size):
         return (0,)
 
-    def cuMemGetInfo(self):  # noqa: N802
+    def cuMemGetInfo(self):
         return 0, self.gpu.free(), self.gpu.total
 
-    def cuStreamCreate(self, flags):  # noqa: N802
+    def cuStreamCreate(self, flags):
         assert flags == 1, "a stream that waits for the default stream"
         self.handles.append(Stream(self.gpu).handle)
         return 0, self.handles[-1]
 
-    def cuStreamSynchronize(self, handle):  # noqa: N802
+    def cuStreamSynchronize(self, handle):
         self.gpu.stream_of(handle).sync()
         return (0,)
 
-    def cuStreamDestroy(self, handle):  # noqa: N802
+    def cuStreamDestroy(self, handle):
         self.gpu.stream_of(handle).close()
         self.handles.remove(handle)
         return (0,)
 
-    def cuEventCreate(self, flags):  # noqa: N802
+    def cuEventCreate(self, flags):
         assert flags == 0, "an event without timing"
         event = object()
         self.events[event] = None
         return 0, event
 
-    def cuEventRecord(self, event, handle):  # noqa: N802
+    def cuEventRecord(self, event, handle):
         stream = self.gpu.stream_of(handle)
 
         def stamp() -> None:
@@ -168,61 +148,61 @@ class Driver:
         stream.enqueue("event", stamp)
         return (0,)
 
-    def cuEventElapsedTime(self, begin, end):  # noqa: N802
+    def cuEventElapsedTime(self, begin, end):
         times = self.events[begin], self.events[end]
         if None in times:
             return Code.CUDA_ERROR_NOT_READY, None
         return 0, times[1] - times[0]
 
-    def cuEventDestroy(self, event):  # noqa: N802
+    def cuEventDestroy(self, event):
         del self.events[event]
         return (0,)
 
-    def cuMemAlloc(self, size):  # noqa: N802
+    def cuMemAlloc(self, size):
         if size > self.gpu.free():
             return Code.CUDA_ERROR_OUT_OF_MEMORY, None
         return 0, self.gpu.memory.allocate(size, "device")
 
-    def cuMemFree(self, address):  # noqa: N802
+    def cuMemFree(self, address):
         self.gpu.memory.free(address)
         return (0,)
 
-    def cuMemAllocHost(self, size):  # noqa: N802
+    def cuMemAllocHost(self, size):
         return 0, self.gpu.memory.allocate(size, "pinned")
 
-    def cuMemFreeHost(self, address):  # noqa: N802
+    def cuMemFreeHost(self, address):
         self.gpu.memory.free(address)
         return (0,)
 
-    def cuMemcpyHtoDAsync(self, target, source, size, handle):  # noqa: N802
+    def cuMemcpyHtoDAsync(self, target, source, size, handle):
         return self._copy(target, source, size, handle, target)
 
-    def cuMemcpyDtoHAsync(self, target, source, size, handle):  # noqa: N802
+    def cuMemcpyDtoHAsync(self, target, source, size, handle):
         return self._copy(target, source, size, handle, source)
 
-    def cuStreamBeginCapture(self, handle, mode):  # noqa: N802
+    def cuStreamBeginCapture(self, handle, mode):
         assert mode == 1, "a capture that other threads' allocations would break"
         self.gpu.stream_of(handle).capturing = []
         return (0,)
 
-    def cuStreamEndCapture(self, handle):  # noqa: N802
+    def cuStreamEndCapture(self, handle):
         stream = self.gpu.stream_of(handle)
         graph, stream.capturing = stream.capturing, None
         return 0, graph
 
-    def cuGraphInstantiate(self, graph, flags):  # noqa: N802
+    def cuGraphInstantiate(self, graph, flags):
         self.graphs[id(graph)] = graph
         return 0, id(graph)
 
-    def cuGraphLaunch(self, launched, handle):  # noqa: N802
+    def cuGraphLaunch(self, launched, handle):
         work = self.graphs[launched]
         self.gpu.stream_of(handle).enqueue("graph", lambda: [step() for step in work])
         return (0,)
 
-    def cuGraphDestroy(self, graph):  # noqa: N802
+    def cuGraphDestroy(self, graph):
         return (0,)
 
-    def cuGraphExecDestroy(self, launched):  # noqa: N802
+    def cuGraphExecDestroy(self, launched):
         del self.graphs[launched]
         return (0,)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def gpu() -> ModelGpu:
 
 @pytest.fixture
 def cuda(gpu):
-    with Cuda(gpu.driver) as opened:
+    with closing(Cuda(gpu.driver)) as opened:
         yield opened
 
 
@@ -47,7 +48,7 @@ def working(gpu: ModelGpu, cuda: Cuda, milliseconds: float):
 @given(st.integers(1, 40), st.floats(0.001, 10.0))
 def test_each_call_has_the_time_between_its_two_events(calls, milliseconds):
     gpu = ModelGpu()
-    with Cuda(gpu.driver) as cuda:
+    with closing(Cuda(gpu.driver)) as cuda:
         samples = cuda.time(working(gpu, cuda, milliseconds), calls)
     assert samples.dtype == np.int64
     np.testing.assert_allclose(samples, np.full(calls, milliseconds * 1e6), atol=1, rtol=1e-6)
@@ -71,7 +72,10 @@ def test_work_on_another_stream_is_not_taken_for_fast(gpu, cuda, monkeypatch):
 
 def test_a_graph_repeats_what_was_enqueued_and_is_freed(gpu, cuda):
     done = []
-    enqueue = lambda: gpu.stream_of(cuda.stream).enqueue("execute", lambda: done.append(1))  # noqa: E731
+
+    def enqueue() -> None:
+        gpu.stream_of(cuda.stream).enqueue("execute", lambda: done.append(1))
+
     launch, free = cuda.capture(enqueue)
     cuda.wait()
     assert done == []

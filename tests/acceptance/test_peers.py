@@ -29,9 +29,8 @@ def gpu() -> ModelGpu:
 
 
 @pytest.fixture
-def cuda(gpu):
-    with Cuda(gpu.driver) as opened:
-        yield opened
+def cuda(gpu) -> Cuda:
+    return Cuda(gpu.driver)
 
 
 @pytest.mark.parametrize("stage", STAGES)

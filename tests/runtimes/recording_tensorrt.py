@@ -66,6 +66,16 @@ class Engine:
     def of(self, role: str) -> list[Tensor]:
         return [tensor for tensor in self.tensors if tensor.role == role]
 
+    def compute(self, array, rows: dict[str, int]) -> None:
+        """Fill the outputs; `array` gives the memory of a tensor."""
+        weights, inputs, outputs = (self.of(r) for r in ("weight", "input", "output"))
+        scale = sum(float(array(w).astype(np.float64).sum()) for w in weights) or 1.0
+        for source, target in zip(inputs, outputs, strict=True):
+            if count := rows[source.name]:
+                total = array(source).reshape(count, -1).astype(np.float64).sum(axis=1)
+                out = array(target)
+                out[...] = (scale * total).reshape(count, *[1] * (out.ndim - 1))
+
     def create_runtime_config(self):
         return types.SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="LAZY")
 
@@ -178,19 +188,18 @@ class Context:
         """What the device will do: with the addresses and shapes of now, whatever comes later."""
         addresses, memory = dict(self.addresses), self.gpu.memory
         rows = {tensor.name: self.rows_of(tensor) for tensor in self.engine.tensors}
-        weights, inputs, outputs = (self.engine.of(r) for r in ("weight", "input", "output"))
 
         def array(tensor: Tensor) -> np.ndarray:
             raw = memory.bytes(addresses[tensor.name], tensor.bytes(rows[tensor.name]))
             return raw.view(tensor.dtype.dtype).reshape(tensor.at(rows[tensor.name]))
 
+        made_by = self.made_by
+
         def compute() -> None:
-            scale = sum(float(array(w).astype(np.float64).sum()) for w in weights) or 1.0
-            for source, target in zip(inputs, outputs, strict=True):
-                if count := rows[source.name]:
-                    total = array(source).reshape(count, -1).astype(np.float64).sum(axis=1)
-                    out = array(target)
-                    out[...] = (scale * total).reshape(count, *[1] * (out.ndim - 1))
+            engine = made_by()
+            if engine is None:
+                raise CrashError("the engine died before its work was done")
+            engine.compute(array, rows)
 
         return compute
 

@@ -12,7 +12,7 @@ import ctypes
 import importlib
 from itertools import pairwise
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
 _DRIVER = "cuda.bindings.driver"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
@@ -188,17 +187,6 @@ class Cuda:
         for event in events:
             self.call("cuEventDestroy", event)
         self.call("cuStreamDestroy", self._stream)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _bindings() -> Any:
