@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import tiedexport
+from fake_engines import FakeBuilder, only_builder
 
 from tiedexport import trt
 from tiedexport.bundle import MANIFEST, Bundle, file_sha256, open_bundle
@@ -24,7 +27,6 @@ from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 torch.set_num_threads(1)
 
@@ -72,6 +74,12 @@ def sign_files(path: Path) -> None:
     files = [path / name for name in names]
     records = [FileRecord(file.stat().st_size, file_sha256(file)) for file in files]
     resign(path, files=dict(zip(names, records, strict=True)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path within a folder → what the file there holds."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def session_of(bundle: Bundle, runtime: str, precision: Precision | None = None) -> Session:
@@ -154,6 +162,18 @@ def bundle(bundles: dict[str, Bundle], model_name: str) -> Bundle:
 def dense_bundle(bundles: dict[str, Bundle]) -> Bundle:
     """The bundle of one small tied dense model. Never write into it."""
     return bundles["dense"]
+
+
+@pytest.fixture
+def plain(dense_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of that bundle to write into, without engines."""
+    return Path(shutil.copytree(dense_bundle.path, tmp_path / "b.tied"))
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
+    """A builder of engines that is the only one there is."""
+    return only_builder(monkeypatch)
 
 
 @pytest.fixture(params=[r.name for r in all_runtimes().values() if r.availability().available])

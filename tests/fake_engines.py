@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TARGET = "fake"
+FP16_STAGES = ["encoder.fp16", "decoder.fp16", "autoencoder.fp16"]
 
 
 class FakeBuilder:
@@ -76,6 +80,13 @@ class FakeBuilder:
         stages = [f"{r.stage.name}.{r.precision}" for r in self.requests]
         self.requests.clear()
         return stages
+
+
+def run_apart(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script that imports this module in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def only_builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:

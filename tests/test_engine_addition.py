@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from command_line import tiedexport
-from fake_engines import TARGET, FakeBuilder, only_builder
+from conftest import contents
+from fake_engines import TARGET, FakeBuilder, run_apart
 
-from tiedexport.bundle import MANIFEST, Bundle, open_bundle
+from tiedexport.bundle import MANIFEST, open_bundle
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import BundleError, MissingRuntimeError, UsageError
 from tiedexport.export import build, plan
@@ -20,22 +19,6 @@ from tiedexport.manifest import SCHEMA
 from tiedexport.spec import Precision
 
 FP32, FP16, BF16 = Precision
-
-
-@pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
-    return only_builder(monkeypatch)
-
-
-@pytest.fixture
-def path(dense_bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle without engines."""
-    return Path(shutil.copytree(dense_bundle.path, tmp_path / "b.tied"))
-
-
-def files_of(path: Path) -> dict[str, bytes]:
-    files = (file for file in path.rglob("*") if file.is_file())
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
 def plans_of(path: Path) -> list[tuple[str, str]]:
@@ -46,36 +29,36 @@ def plans_of(path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("weights", ["shared", "baked", "one-plan"])
-def test_every_other_file_stays_as_it_was(weights: str, path: Path, builder: FakeBuilder):
-    before = files_of(path)
-    result = build(path, target=[TARGET], weights=weights)
+def test_every_other_file_stays_as_it_was(weights: str, plain: Path, builder: FakeBuilder):
+    before = contents(plain)
+    result = build(plain, target=[TARGET], weights=weights)
     assert {row.status for row in result.engines} == {"passed"}
-    after = files_of(path)
+    after = contents(plain)
     assert {n for n in before if after[n] != before[n]} == {MANIFEST}
-    manifest = open_bundle(path).manifest
+    manifest = open_bundle(plain).manifest
     assert after.keys() - before.keys() == manifest.engine_files
     assert {p.precision for p in manifest.plans} == {FP16, BF16}
     assert result.file_bytes + result.engine_bytes == sum(map(len, after.values()))
-    assert os.listdir(path.parent) == [path.name]
+    assert os.listdir(plain.parent) == [plain.name]
 
 
-def test_weights_have_one_name_while_and_after_engines_are_added(path: Path, builder: FakeBuilder):
+def test_weights_have_one_name_while_and_after_engines_are_added(plain: Path, builder: FakeBuilder):
     """Readers of ONNX refuse external data that has a second name."""
     links: list[int] = []
     builder.before = lambda request: links.extend(
-        file.stat().st_nlink for file in path.parent.rglob("weights.*")
+        file.stat().st_nlink for file in plain.parent.rglob("weights.*")
     )
-    build(path, target=[TARGET])
-    links += [file.stat().st_nlink for file in path.rglob("*") if file.is_file()]
+    build(plain, target=[TARGET])
+    links += [file.stat().st_nlink for file in plain.rglob("*") if file.is_file()]
     assert set(links) == {1}
 
 
-def test_another_output_is_a_bundle_of_its_own(path: Path, builder: FakeBuilder, tmp_path: Path):
-    build(path, target=[TARGET])
-    before = files_of(path)
-    result = build(path, tmp_path / "other.tied", target=["fake:2"])
+def test_another_output_is_a_bundle_of_its_own(plain: Path, builder: FakeBuilder, tmp_path: Path):
+    build(plain, target=[TARGET])
+    before = contents(plain)
+    result = build(plain, tmp_path / "other.tied", target=["fake:2"])
     assert result.bundle == str(tmp_path / "other.tied")
-    assert files_of(path) == before
+    assert contents(plain) == before
     assert {p.target for p in open_bundle(tmp_path / "other.tied").manifest.plans} == {
         TARGET,
         "fake:2",
@@ -83,50 +66,50 @@ def test_another_output_is_a_bundle_of_its_own(path: Path, builder: FakeBuilder,
     assert {file.stat().st_nlink for file in tmp_path.rglob("*") if file.is_file()} == {1}
 
 
-def test_plans_of_other_targets_and_precisions_stay(path: Path, builder: FakeBuilder):
-    build(path, target=[TARGET], precision="fp16")
-    build(path, target=["fake:2"], precision="bf16", weights="baked")
+def test_plans_of_other_targets_and_precisions_stay(plain: Path, builder: FakeBuilder):
+    build(plain, target=[TARGET], precision="fp16")
+    build(plain, target=["fake:2"], precision="bf16", weights="baked")
     assert builder.built == [
         f"{s}.{p}" for p in ("fp16", "bf16") for s in ("encoder", "decoder", "autoencoder")
     ]
-    assert {(file.split("/")[0], mode) for file, mode in plans_of(path)} == {
+    assert {(file.split("/")[0], mode) for file, mode in plans_of(plain)} == {
         ("fake", "shared"),
         ("fake-2", "baked"),
     }
-    assert len(plans_of(path)) == 6
+    assert len(plans_of(plain)) == 6
 
 
 def test_a_plan_of_both_directions_takes_the_place_of_the_stages_and_gives_it_back(
-    path: Path, builder: FakeBuilder
+    plain: Path, builder: FakeBuilder
 ):
-    build(path, target=[TARGET, "fake:2"], precision="fp16")
-    build(path, target=[TARGET], precision="fp16", weights="one-plan")
-    assert [row for row in plans_of(path) if row[0].startswith("fake/")] == [
+    build(plain, target=[TARGET, "fake:2"], precision="fp16")
+    build(plain, target=[TARGET], precision="fp16", weights="one-plan")
+    assert [row for row in plans_of(plain) if row[0].startswith("fake/")] == [
         ("fake/autoencoder.fp16.plan", "one-plan")
     ]
-    assert len(plans_of(path)) == 4
-    assert (path / "halves.fp16.onnx").is_file()
-    build(path, target=[TARGET], precision="fp16", weights="shared")
-    assert {mode for _, mode in plans_of(path)} == {"shared"}
-    assert not (path / "halves.fp16.onnx").exists()
-    assert set(files_of(path)) == {MANIFEST, *open_bundle(path).manifest.files}
+    assert len(plans_of(plain)) == 4
+    assert (plain / "halves.fp16.onnx").is_file()
+    build(plain, target=[TARGET], precision="fp16", weights="shared")
+    assert {mode for _, mode in plans_of(plain)} == {"shared"}
+    assert not (plain / "halves.fp16.onnx").exists()
+    assert set(contents(plain)) == {MANIFEST, *open_bundle(plain).manifest.files}
 
 
-def test_graphs_that_no_plan_has_are_dropped(path: Path, builder: FakeBuilder):
-    build(path, target=[TARGET], precision="fp16")
-    build(path, target=[TARGET], precision="fp16", weights="baked")
-    assert not (path / "plans" / "graphs").exists() or not files_of(path / "plans" / "graphs")
-    assert set(files_of(path)) == {MANIFEST, *open_bundle(path).manifest.files}
+def test_graphs_that_no_plan_has_are_dropped(plain: Path, builder: FakeBuilder):
+    build(plain, target=[TARGET], precision="fp16")
+    build(plain, target=[TARGET], precision="fp16", weights="baked")
+    assert not (plain / "plans" / "graphs").exists() or not contents(plain / "plans" / "graphs")
+    assert set(contents(plain)) == {MANIFEST, *open_bundle(plain).manifest.files}
 
 
 def test_by_default_engines_are_built_for_what_is_here_or_what_stands(
-    path: Path, builder: FakeBuilder
+    plain: Path, builder: FakeBuilder
 ):
-    assert _targets(path) == ["fake"]
-    build(path, target=["fake:2"], precision="fp16")
-    assert _targets(path) == ["fake:2"]
-    assert _targets(path, target="fake") == ["fake"]
-    assert _targets(path, target=()) == []
+    assert _targets(plain) == ["fake"]
+    build(plain, target=["fake:2"], precision="fp16")
+    assert _targets(plain) == ["fake:2"]
+    assert _targets(plain, target="fake") == ["fake"]
+    assert _targets(plain, target=()) == []
 
 
 def _targets(path: Path, **options: object) -> list[str]:
@@ -153,39 +136,33 @@ print(*(row.status for row in result.engines))
 """
 
 
-def build_without(modules: str, path: Path, weights: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", WITHOUT, str(path), modules, weights]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("weights", ["shared", "one-plan"])
-def test_torch_is_not_needed(weights: str, path: Path):
-    done = build_without("torch", path, weights)
+def test_torch_is_not_needed(weights: str, plain: Path):
+    done = run_apart(WITHOUT, plain, "torch", weights)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"passed"}
 
 
 @pytest.mark.parametrize("weights", ["shared", "one-plan"])
 def test_onnx_is_not_needed_where_the_graphs_are_there(
-    weights: str, path: Path, builder: FakeBuilder
+    weights: str, plain: Path, builder: FakeBuilder
 ):
-    build(path, target=[TARGET], precision="fp16", weights=weights)
-    done = build_without("torch,onnx,onnx_ir", path, weights)
+    build(plain, target=[TARGET], precision="fp16", weights=weights)
+    done = run_apart(WITHOUT, plain, "torch,onnx,onnx_ir", weights)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"passed"}
 
 
 @pytest.mark.parametrize("weights", ["shared", "one-plan"])
-def test_what_is_missing_to_make_a_graph_is_said(weights: str, path: Path):
-    before = files_of(path)
-    done = build_without("torch,onnx,onnx_ir", path, weights)
+def test_what_is_missing_to_make_a_graph_is_said(weights: str, plain: Path):
+    before = contents(plain)
+    done = run_apart(WITHOUT, plain, "torch,onnx,onnx_ir", weights)
     assert done.returncode == 1
     assert done.stderr.startswith("MissingRuntimeError: ")
     assert "takes onnx and onnx-ir" in done.stderr
     assert "--weights baked" in done.stderr
-    assert files_of(path) == before
-    assert build_without("torch,onnx,onnx_ir", path, "baked").returncode == 0
+    assert contents(plain) == before
+    assert run_apart(WITHOUT, plain, "torch,onnx,onnx_ir", "baked").returncode == 0
 
 
 @pytest.mark.parametrize("schema", ["schema-1.tied", "schema-2.tied"])
@@ -221,76 +198,76 @@ def test_bundles_of_every_schema_get_engines(schema: str, builder: FakeBuilder, 
     ],
 )
 def test_what_makes_no_sense_for_a_bundle_is_refused_by_name(
-    options: dict, word: str, path: Path, builder: FakeBuilder
+    options: dict, word: str, plain: Path, builder: FakeBuilder
 ):
-    before = files_of(path)
+    before = contents(plain)
     with pytest.raises(UsageError) as caught:
-        build(path, **options)
+        build(plain, **options)
     assert word in str(caught.value)
-    assert files_of(path) == before
+    assert contents(plain) == before
     assert builder.built == []
 
 
 def test_a_precision_that_the_bundle_does_not_hold_is_refused(
-    path: Path, builder: FakeBuilder, checkpoints, quick_export
+    plain: Path, builder: FakeBuilder, checkpoints, quick_export
 ):
-    build(checkpoints["dense"], path, precision="fp32,fp16", target=())
+    build(checkpoints["dense"], plain, precision="fp32,fp16", target=())
     with pytest.raises(UsageError, match="does not hold this precision") as caught:
-        build(path, precision="fp16,bf16")
+        build(plain, precision="fp16,bf16")
     assert caught.value.got == "bf16"
 
 
-def test_a_damaged_bundle_is_refused_before_anything_is_built(path: Path, builder: FakeBuilder):
-    weights = path / "weights.fp16.safetensors"
+def test_a_damaged_bundle_is_refused_before_anything_is_built(plain: Path, builder: FakeBuilder):
+    weights = plain / "weights.fp16.safetensors"
     raw = weights.read_bytes()
     weights.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     with pytest.raises(BundleError, match="altered"):
-        build(path)
+        build(plain)
     assert builder.built == []
 
 
-def test_an_engine_that_fails_leaves_the_bundle_as_it_was(path: Path, builder: FakeBuilder):
-    before = files_of(path)
+def test_an_engine_that_fails_leaves_the_bundle_as_it_was(plain: Path, builder: FakeBuilder):
+    before = contents(plain)
     builder.failing = {"decoder"}
     with pytest.raises(MissingRuntimeError, match="is left as it was"):
-        build(path, target=[TARGET])
-    assert files_of(path) == before
+        build(plain, target=[TARGET])
+    assert contents(plain) == before
 
 
 def test_an_engine_that_stands_is_not_lost_where_building_it_anew_fails(
-    path: Path, builder: FakeBuilder
+    plain: Path, builder: FakeBuilder
 ):
-    build(path, target=[TARGET], precision="fp16")
-    before = files_of(path)
+    build(plain, target=[TARGET], precision="fp16")
+    before = contents(plain)
     builder.failing = {"decoder"}
     with pytest.raises(MissingRuntimeError, match="is left as it was"):
-        build(path, force=True)
-    assert files_of(path) == before
+        build(plain, force=True)
+    assert contents(plain) == before
 
 
 # The command line.
 
 
-def test_on_the_command_line_a_bundle_gets_engines(path: Path, builder: FakeBuilder):
-    arguments = ["build", path.name, "--target", TARGET, "--precision", "fp16"]
+def test_on_the_command_line_a_bundle_gets_engines(plain: Path, builder: FakeBuilder):
+    arguments = ["build", plain.name, "--target", TARGET, "--precision", "fp16"]
     shapes = ["--minShapes", "input:2x20", "--optShapes", "input:4", "--maxShapes", "input:8"]
-    done = tiedexport(*arguments, *shapes, "-q", cwd=path.parent)
+    done = tiedexport(*arguments, *shapes, "-q", cwd=plain.parent)
     assert done.returncode == 0, done.stderr
     assert {r.options.profiles for r in builder.requests} == {((2, 4, 8),)}
-    again = tiedexport(*arguments, "-q", cwd=path.parent)
+    again = tiedexport(*arguments, "-q", cwd=plain.parent)
     assert len(builder.built) == 3  # what was not said again is as it stands
     assert again.stdout.count("unchanged") == 3
-    shown = tiedexport("inspect", path.name, cwd=path.parent)
+    shown = tiedexport("inspect", plain.name, cwd=plain.parent)
     assert "2-4-8" in shown.stdout
-    wrong = tiedexport(*arguments, "--optShapes", "input:4x21", cwd=path.parent)
+    wrong = tiedexport(*arguments, "--optShapes", "input:4x21", cwd=plain.parent)
     assert wrong.returncode == 2
     assert "Nx20" in wrong.stderr
 
 
-def test_what_is_to_be_known_of_several_engines_is_said_once(path: Path, builder: FakeBuilder):
-    build(path, target=[TARGET], precision="fp16")
+def test_what_is_to_be_known_of_several_engines_is_said_once(plain: Path, builder: FakeBuilder):
+    build(plain, target=[TARGET], precision="fp16")
     builder.missing = {TARGET}
-    done = tiedexport("build", path.name, "--precision", "fp16", cwd=path.parent)
+    done = tiedexport("build", plain.name, "--precision", "fp16", cwd=plain.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept: built by fakert 1.0 elsewhere") == 1
     assert done.stdout.count("unchanged") == 3

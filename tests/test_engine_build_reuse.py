@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from conftest import MODELS, make_checkpoint, resign, sign_files
-from fake_engines import TARGET, FakeBuilder, only_builder
+from conftest import MODELS, contents, make_checkpoint, resign, sign_files
+from fake_engines import FP16_STAGES, TARGET, FakeBuilder
 
-from tiedexport.bundle import MANIFEST, Bundle, open_bundle
+from tiedexport.bundle import MANIFEST, open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import MissingRuntimeError
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from tiedexport.results import BuildResult
 
 FP32, FP16, BF16 = Precision
-FP16_STAGES = ["encoder.fp16", "decoder.fp16", "autoencoder.fp16"]
 WIDE = EngineOptions(profiles=((1, 4, 1024),))
 
 pytestmark = pytest.mark.usefixtures("quick_export")
@@ -36,25 +34,13 @@ def statuses(result: BuildResult) -> set[tuple[str, bool]]:
     return {(row.status, row.reused) for row in result.engines}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 @pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
-    return only_builder(monkeypatch)
-
-
-@pytest.fixture
-def path(dense_bundle: Bundle, builder: FakeBuilder, tmp_path: Path) -> Path:
+def path(plain: Path, builder: FakeBuilder) -> Path:
     """A bundle with weight-free fp16 engines for one target."""
-    path = tmp_path / "b.tied"
-    shutil.copytree(dense_bundle.path, path)
-    result = build(path, target=[TARGET], precision="fp16")
+    result = build(plain, target=[TARGET], precision="fp16")
     assert statuses(result) == {("passed", False)}
     assert builder.built == FP16_STAGES
-    return path
+    return plain
 
 
 @pytest.fixture(scope="module")

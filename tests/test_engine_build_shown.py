@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import tiedexport
 from conftest import needs_rtx
-from fake_engines import TARGET, FakeBuilder, only_builder
+from fake_engines import TARGET, FakeBuilder
 from hypothesis import given
 from hypothesis import strategies as some
 from safetensors.numpy import load_file
@@ -29,15 +28,9 @@ pytestmark = pytest.mark.usefixtures("quick_export")
 
 
 @pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
-    return only_builder(monkeypatch)
-
-
-@pytest.fixture
-def draft(dense_bundle: Bundle, tmp_path: Path) -> Bundle:
+def draft(plain: Path, dense_bundle: Bundle) -> Bundle:
     """A bundle in the making, with graphs and weights."""
-    path = Path(shutil.copytree(dense_bundle.path, tmp_path / "b.tied"))
-    return Bundle(path, dense_bundle.manifest)
+    return Bundle(plain, dense_bundle.manifest)
 
 
 # Progress.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from command_line import tiedexport
 from fake_engines import TARGET, FakeBuilder
 
 from tiedexport import engines
-from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.bundle import open_bundle
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import UsageError
 from tiedexport.export import build, plan
@@ -41,12 +40,6 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
     return fakes[0]
 
 
-@pytest.fixture
-def path(dense_bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle without engines."""
-    return Path(shutil.copytree(dense_bundle.path, tmp_path / "b.tied"))
-
-
 def made(path: Path, target: str) -> set[tuple[str, str]]:
     """Weights mode and options of a target's plans."""
     plans = open_bundle(path).manifest.plans
@@ -57,10 +50,10 @@ def made(path: Path, target: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("target", [TARGET, OTHER])
-def test_other_targets_and_precisions_are_built_as_those_that_stand(target: str, path: Path):
-    build(path, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
-    build(path, target=[target], precision="bf16")
-    assert made(path, target) == {("baked", str(FOUR))}
+def test_other_targets_and_precisions_are_built_as_those_that_stand(target: str, plain: Path):
+    build(plain, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
+    build(plain, target=[target], precision="bf16")
+    assert made(plain, target) == {("baked", str(FOUR))}
 
 
 def test_a_checkpoint_s_new_target_is_built_as_the_one_that_goes(checkpoints, tmp_path: Path):
@@ -70,37 +63,37 @@ def test_a_checkpoint_s_new_target_is_built_as_the_one_that_goes(checkpoints, tm
     assert made(path, OTHER) == {("baked", str(FOUR))}
 
 
-def test_where_those_that_stand_differ_a_new_target_has_the_defaults(path: Path):
-    build(path, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
-    build(path, target=[OTHER], precision="fp16", weights="shared", engine_options=FOUR)
-    build(path, target=["fake:3"], precision="fp16")
-    assert made(path, "fake:3") == {("shared", str(FOUR))}  # as the shared ones that stand
-    build(path, target=[TARGET], precision="bf16")
-    assert made(path, TARGET) == {("baked", str(FOUR))}  # as this target has it
-    build(path, target=[OTHER], precision="fp16", engine_options=PLAIN)
-    build(path, target=[TARGET], precision="fp16", weights="shared", engine_options=FOUR)
-    build(path, target=["fake:4"], precision="fp16", weights="shared")
-    assert made(path, "fake:4") == {("shared", str(PLAIN))}  # they no longer agree
+def test_where_those_that_stand_differ_a_new_target_has_the_defaults(plain: Path):
+    build(plain, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
+    build(plain, target=[OTHER], precision="fp16", weights="shared", engine_options=FOUR)
+    build(plain, target=["fake:3"], precision="fp16")
+    assert made(plain, "fake:3") == {("shared", str(FOUR))}  # as the shared ones that stand
+    build(plain, target=[TARGET], precision="bf16")
+    assert made(plain, TARGET) == {("baked", str(FOUR))}  # as this target has it
+    build(plain, target=[OTHER], precision="fp16", engine_options=PLAIN)
+    build(plain, target=[TARGET], precision="fp16", weights="shared", engine_options=FOUR)
+    build(plain, target=["fake:4"], precision="fp16", weights="shared")
+    assert made(plain, "fake:4") == {("shared", str(PLAIN))}  # they no longer agree
 
 
-def test_another_package_is_told_the_batches_and_nothing_that_it_may_not_know(path: Path):
-    build(path, target=[TARGET], precision="fp16", weights="baked", engine_options=REFIT)
-    build(path, target=[FOREIGN, OTHER], precision="fp16")
-    assert made(path, OTHER) == {("baked", str(REFIT))}
-    assert made(path, FOREIGN) == {("baked", str(FOUR))}
+def test_another_package_is_told_the_batches_and_nothing_that_it_may_not_know(plain: Path):
+    build(plain, target=[TARGET], precision="fp16", weights="baked", engine_options=REFIT)
+    build(plain, target=[FOREIGN, OTHER], precision="fp16")
+    assert made(plain, OTHER) == {("baked", str(REFIT))}
+    assert made(plain, FOREIGN) == {("baked", str(FOUR))}
 
 
-def test_what_is_said_goes_before_what_stands(path: Path):
-    build(path, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
-    build(path, target=[OTHER], precision="fp16", weights="shared", engine_options=PLAIN)
-    assert made(path, OTHER) == {("shared", str(PLAIN))}
+def test_what_is_said_goes_before_what_stands(plain: Path):
+    build(plain, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
+    build(plain, target=[OTHER], precision="fp16", weights="shared", engine_options=PLAIN)
+    assert made(plain, OTHER) == {("shared", str(PLAIN))}
 
 
-def test_a_plan_of_work_names_the_mode_that_is_built(path: Path):
-    build(path, target=[TARGET], precision="fp16", weights="baked")
-    assert "fake:2 engines in fp16, weights baked" in plan(path, target=[OTHER], precision="fp16")
-    build(path, target=[TARGET], precision="bf16", weights="shared")
-    both = plan(path, target=[TARGET])
+def test_a_plan_of_work_names_the_mode_that_is_built(plain: Path):
+    build(plain, target=[TARGET], precision="fp16", weights="baked")
+    assert "fake:2 engines in fp16, weights baked" in plan(plain, target=[OTHER], precision="fp16")
+    build(plain, target=[TARGET], precision="bf16", weights="shared")
+    both = plan(plain, target=[TARGET])
     assert "fake engines in fp16, bf16, weights baked, shared" in both
 
 
@@ -155,17 +148,17 @@ def test_nothing_goes_from_a_bundle_that_gets_engines_or_is_built_again(
 
 
 @pytest.mark.parametrize("name", ["code", "code_in"])
-def test_the_inputs_of_one_plan_go_by_both_names(name: str, path: Path):
+def test_the_inputs_of_one_plan_go_by_both_names(name: str, plain: Path):
     shapes = {"input": (20,), name: (7,)}
-    build(path, target=[TARGET], precision="fp16", weights="one-plan", profile_shapes=shapes)
-    build(path, target=[OTHER], precision="fp16", profile_shapes=shapes)  # one plan, as the other
+    build(plain, target=[TARGET], precision="fp16", weights="one-plan", profile_shapes=shapes)
+    build(plain, target=[OTHER], precision="fp16", profile_shapes=shapes)  # one plan, as the other
     with pytest.raises(UsageError, match="can vary") as caught:
-        build(path, target=[TARGET], weights="one-plan", profile_shapes={name: (8,)})
+        build(plain, target=[TARGET], weights="one-plan", profile_shapes={name: (8,)})
     assert (caught.value.got, caught.value.expected) == ("Nx8", "Nx7")
 
 
-def test_shared_plans_have_no_second_input(path: Path, checkpoints, tmp_path: Path):
-    for model in (path, checkpoints["dense"]):
+def test_shared_plans_have_no_second_input(plain: Path, checkpoints, tmp_path: Path):
+    for model in (plain, checkpoints["dense"]):
         with pytest.raises(UsageError, match="no stage has") as caught:
             build(model, tmp_path / "c.tied", target=[TARGET], profile_shapes={"code_in": (7,)})
         assert caught.value.expected == "input, code"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from conftest import needs_rtx
-from fake_engines import TARGET, FakeBuilder, only_builder
+from fake_engines import TARGET, FakeBuilder
 
 import tiedexport
 from tiedexport import trt
-from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.bundle import open_bundle
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.export import build
@@ -19,17 +18,6 @@ from tiedexport.manifest import PlanRecord
 from tiedexport.results import Availability
 
 ONE, FOUR = ((1, 1, 1),), ((4, 4, 4),)
-
-
-@pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
-    return only_builder(monkeypatch)
-
-
-@pytest.fixture
-def path(dense_bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle without engines."""
-    return Path(shutil.copytree(dense_bundle.path, tmp_path / "b.tied"))
 
 
 def plans(path: Path, target: str = TARGET) -> tuple[PlanRecord, ...]:
@@ -46,59 +34,59 @@ def plans(path: Path, target: str = TARGET) -> tuple[PlanRecord, ...]:
     ],
 )
 def test_insisting_on_profiles_counts_only_where_one_is_of_batch_one(
-    profiles: tuple, weights: str, built: int, path: Path, builder: FakeBuilder
+    profiles: tuple, weights: str, built: int, plain: Path, builder: FakeBuilder
 ):
     ask = {"target": [TARGET], "precision": "fp16", "weights": weights}
-    build(path, **ask, engine_options=EngineOptions(profiles=profiles))
+    build(plain, **ask, engine_options=EngineOptions(profiles=profiles))
     assert builder.built
-    build(path, **ask, engine_options=EngineOptions(profiles=profiles, exact_profiles=True))
+    build(plain, **ask, engine_options=EngineOptions(profiles=profiles, exact_profiles=True))
     assert len(builder.built) == built
 
 
 def test_insisting_on_nothing_keeps_a_plan_whose_builder_is_missing(
-    path: Path, builder: FakeBuilder
+    plain: Path, builder: FakeBuilder
 ):
     ask = {"target": [TARGET], "precision": "fp16", "weights": "baked"}
-    build(path, **ask, engine_options=EngineOptions(profiles=FOUR))
+    build(plain, **ask, engine_options=EngineOptions(profiles=FOUR))
     builder.missing = {TARGET}
     insisting = EngineOptions(profiles=FOUR, exact_profiles=True)
-    result = build(path, **ask, engine_options=insisting)
+    result = build(plain, **ask, engine_options=insisting)
     assert {row.reused for row in result.engines} == {True}
 
 
 def test_another_version_of_ours_builds_again(
-    path: Path, builder: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+    plain: Path, builder: FakeBuilder, monkeypatch: pytest.MonkeyPatch
 ):
-    build(path, target=[TARGET], precision="fp16")
+    build(plain, target=[TARGET], precision="fp16")
     assert len(builder.built) == 3
     monkeypatch.setattr(tiedexport, "__version__", "99.0")
-    build(path, target=[TARGET], precision="fp16")
+    build(plain, target=[TARGET], precision="fp16")
     assert len(builder.built) == 3
-    build(path, target=[TARGET], precision="fp16")
+    build(plain, target=[TARGET], precision="fp16")
     assert builder.built == []
 
 
 def test_a_plan_that_stands_is_taken_over_where_it_could_not_be_built_now(
-    path: Path, builder: FakeBuilder
+    plain: Path, builder: FakeBuilder
 ):
-    build(path, target=[TARGET], precision="fp16")
+    build(plain, target=[TARGET], precision="fp16")
     assert len(builder.built) == 3
     builder.refused = {"encoder", "decoder", "autoencoder"}
-    before = plans(path)
-    result = build(path, target=[TARGET], precision="fp16")
+    before = plans(plain)
+    result = build(plain, target=[TARGET], precision="fp16")
     assert {(row.status, row.reused) for row in result.engines} == {("passed", True)}
-    assert plans(path) == before
+    assert plans(plain) == before
     assert builder.built == []
     with pytest.raises(MissingRuntimeError, match="too large"):
-        build(path, target=[TARGET], precision="fp16", force=True)
+        build(plain, target=[TARGET], precision="fp16", force=True)
     with pytest.raises(MissingRuntimeError, match="too large"):
-        build(path, target=[TARGET], precision="fp16", weights="baked")
-    assert plans(path) == before
+        build(plain, target=[TARGET], precision="fp16", weights="baked")
+    assert plans(plain) == before
 
 
 @needs_rtx
 def test_a_plan_to_refit_that_was_built_with_a_driver_is_kept_without_one(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """RTX refuses --refit without a driver; the plan itself is built without the flag here."""
     from tiedexport.engines import tensorrt
@@ -115,12 +103,12 @@ def test_a_plan_to_refit_that_was_built_with_a_driver_is_kept_without_one(
                 parsed, config, EngineOptions(), bindings
             ),
         )
-        build(path, **ask)
-    before = plans(path, target)
+        build(plain, **ask)
+    before = plans(plain, target)
     assert {plan.options.refit for plan in before} == {True}
     monkeypatch.setattr(trt, "driver", lambda: Availability(False, reason="no CUDA driver"))
-    result = build(path, **ask)
+    result = build(plain, **ask)
     assert {(row.status, row.reused) for row in result.engines} == {("passed", True)}
-    assert plans(path, target) == before
+    assert plans(plain, target) == before
     with pytest.raises(MissingRuntimeError, match="needs a GPU for --refit"):
-        build(path, **ask, force=True)
+        build(plain, **ask, force=True)
