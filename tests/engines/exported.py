@@ -10,16 +10,12 @@ from conftest import make_checkpoint
 from safetensors.numpy import save_file
 
 from tiedexport import graph_files, passes
+from tiedexport.assembly import STAGES
 from tiedexport.chain import layers_from_graph
 from tiedexport.engines import EngineRequest
+from tiedexport.precision_choice import stored_types
 from tiedexport.spec import CODE_IN, Layer, Precision, StageSpec, TensorSpec
 from tiedexport.trace import graph_from_module
-
-BOUNDS = {
-    "encoder": ("input", "code"),
-    "decoder": ("code", "reconstruction"),
-    "autoencoder": ("input", "reconstruction"),
-}
 
 
 class Exported:
@@ -100,20 +96,15 @@ class Exported:
 
     def _lowered(self, stage: str, precision, io, kept):
         plan = self._plan(stage, precision, io, kept)
+        types = stored_types(self.stage("autoencoder").layers, precision, kept)
         arrays = {
-            name: np.ascontiguousarray(array, dtype=self._type(name, precision, kept).dtype)
+            name: np.ascontiguousarray(array, dtype=types[name].dtype)
             for name, array in self.weights.items()
         }
         save_file(arrays, plan.weights)
         return passes.run(self._graph, passes.STAGE_FILE, plan)
 
-    def _type(self, name: str, precision: Precision, kept: dict[str, Precision]) -> Precision:
-        """A bias has the type of its layer."""
-        layers = self.stage("autoencoder").layers
-        weight = next((layer.weight for layer in layers if layer.bias == name), name)
-        return kept.get(weight, precision)
-
     def _plan(self, stage: str, precision, io, kept) -> passes.Plan:
-        first, last = BOUNDS[stage]
+        first, last = STAGES[stage]
         weights = self._place / f"weights.{precision}.safetensors"
         return passes.Plan(self._module.ties, (first,), (last,), precision, io, weights, kept)

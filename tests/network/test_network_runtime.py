@@ -84,11 +84,11 @@ def test_every_layer_shows_its_output_and_the_last_one_that_of_the_stage(
             assert isinstance(shown, dict)
             assert list(shown) == [layer.output for layer in stage.layers]
             np.testing.assert_array_equal(shown[stage.outputs[0].name], session.run(stage.name, x))
-            for count, layer in enumerate(stage.layers, 1):
-                value = rounding.forward(stage.layers[:count], weights, x)
-                size = np.abs(value).max() + 1.0
-                error = np.abs(shown[layer.output].astype(np.float64) - value)
-                assert error.max() <= 30 * precision.unit_roundoff * size
+            for layer, bounded in rounding.layer_bounds(
+                stage.layers, weights, x, precision=precision, accumulation=FP32, io=FP32
+            ):
+                error = np.abs(shown[layer.output].astype(np.float64) - bounded.value)
+                assert np.all(error <= bounded.bound), layer.output
 
 
 def test_a_bundle_that_does_not_name_its_layers_shows_none(dense_bundle: Bundle):
