@@ -7,6 +7,7 @@ products one by one in the type of accumulation.
 from __future__ import annotations
 
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,31 +38,40 @@ def linear(layer: Layer, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     )
 
 
-def simulate(
+def simulate(model: Model, x: np.ndarray, *types: Any, **named: Any) -> np.ndarray:
+    """What the stage puts out; arguments as of `simulated_layers`."""
+    return simulated_layers(model, x, *types, **named)[-1]
+
+
+def simulated_layers(
     model: Model,
     x: np.ndarray,
     precision: Precision,
     accumulation: Precision = Precision.FP32,
     io: Precision = Precision.FP32,
-    lowered: Mapping[int, Precision] | None = None,
-) -> np.ndarray:
-    """Run a stage as the slowest and least exact runtime would; some layers in a lower type."""
+    kept: Mapping[str, Precision] = MappingProxyType({}),
+) -> list[np.ndarray]:
+    """What every layer stores in the slowest and least exact runtime, which rounds wherever it may.
+
+    A layer whose weight is kept in another type is in that one, as are the activations after it.
+    """
     layers, weights = model
-    last = max((i for i, layer in enumerate(layers) if layer.op in WEIGHTED_OPS), default=-1)
-    h = x.astype(io.dtype).astype(precision.dtype)
+    weighted = [i for i, layer in enumerate(layers) if layer.op in WEIGHTED_OPS]
+    kind = kept.get(layers[weighted[0]].weight, precision)
+    h, found = x.astype(io.dtype).astype(kind.dtype), []
     for i, layer in enumerate(layers):
         if layer.op == "reshape":
             h = h.reshape(len(h), *layer.shape)
         elif layer.op in WEIGHTED_OPS:
-            storage = (lowered or {}).get(i, precision)
-            h = weighed(layer, weights, h.astype(storage.dtype), accumulation)
-            h = h.astype(precision.dtype)
-            h = h.astype(np.float32) if i == last else h
+            kind = kept.get(layer.weight, precision)
+            sums = kind if accumulation is precision else accumulation
+            h = weighed(layer, weights, h.astype(kind.dtype), sums)
         else:
-            h = h.astype(np.float32)
-            h = TORCH[layer.op](torch.from_numpy(h)).numpy()
-            h = h if i > last else h.astype(precision.dtype)
-    return h.astype(io.dtype).astype(np.float64)
+            h = TORCH[layer.op](torch.from_numpy(h.astype(np.float32))).numpy()
+            h = h if i > weighted[-1] else h.astype(kind.dtype)
+        h = h.astype(io.dtype) if i == len(layers) - 1 else h
+        found.append(h.astype(np.float64))
+    return found
 
 
 def weighed(layer: Layer, weights: Weights, h: np.ndarray, accumulation: Precision) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from simulated_roundings import (
     KINDS,
     Model,
@@ -216,13 +217,16 @@ def test_one_layer_in_a_lower_precision_than_declared_exceeds_the_bound(
     activation, declared, actual
 ):
     rng = np.random.default_rng(11)
-    model = tied_stack(rng, (127, 61, 31), activation, "random signs")
+    layers, weights = tied_stack(rng, (127, 61, 31), activation, "random signs")
     x = sparse_images(rng, 32, 127)
-    reference = bounded(model, x, declared)
-    assert worst(simulate(model, x, declared), reference) <= 1
-    for i, layer in enumerate(model[0]):
+    reference = bounded((layers, weights), x, declared)
+    assert worst(simulate((layers, weights), x, declared), reference) <= 1
+    others = dict.fromkeys(weights, declared)
+    for i, layer in enumerate(layers):
         if layer.op == "dense":
-            assert worst(simulate(model, x, declared, lowered={i: actual}), reference) > 1
+            alone = [*layers[:i], replace(layer, weight="alone"), *layers[i + 1 :]]
+            model = alone, weights | {"alone": weights[layer.weight]}
+            assert worst(simulate(model, x, actual, kept=others), reference) > 1
 
 
 # Range.

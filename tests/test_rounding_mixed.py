@@ -6,56 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_roundings import (
     KINDS,
-    TORCH,
-    Model,
     conv_stack,
     simulate,
+    simulated_layers,
     sparse_images,
     tied_stack,
-    weighed,
 )
 
 from tiedexport.rounding import forward_bound, layer_bounds, layer_types
-from tiedexport.spec import ACTIVATIONS, WEIGHTED_OPS, Layer, Precision
+from tiedexport.spec import ACTIVATIONS, Layer, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FP32, FP16, BF16 = Precision
 TYPES = {"precision": FP16, "accumulation": FP32, "io": FP32}
-
-
-def outputs(
-    model: Model,
-    x: np.ndarray,
-    precision: Precision,
-    kept: Mapping[str, Precision],
-    accumulation: Precision = FP32,
-    io: Precision = FP32,
-) -> list[np.ndarray]:
-    """What every layer stores in a runtime that rounds wherever it may."""
-    layers, weights = model
-    last = max(i for i, layer in enumerate(layers) if layer.op in WEIGHTED_OPS)
-    kind = next(kept.get(la.weight, precision) for la in layers if la.op in WEIGHTED_OPS)
-    h, found = x.astype(io.dtype).astype(kind.dtype), []
-    for i, layer in enumerate(layers):
-        if layer.op == "reshape":
-            h = h.reshape(len(h), *layer.shape)
-        elif layer.op in WEIGHTED_OPS:
-            kind = kept.get(layer.weight, precision)
-            sums = kind if accumulation is precision else accumulation
-            h = weighed(layer, weights, h.astype(kind.dtype), sums)
-        else:
-            h = TORCH[layer.op](torch.from_numpy(h.astype(np.float32))).numpy()
-            h = h if i > last else h.astype(kind.dtype)
-        h = h.astype(io.dtype) if i == len(layers) - 1 else h
-        found.append(h.astype(np.float64))
-    return found
 
 
 def drawn_types(weights: Mapping[str, np.ndarray], seed: int) -> dict[str, Precision]:
@@ -89,7 +58,7 @@ def test_every_layer_of_mixed_types_stays_within_its_bound(
     if as_stored and BF16 in {precision, *kept.values()}:
         as_stored = False  # a sum in bf16 stagnates
     types = {"accumulation": precision if as_stored else FP32, "io": io, "kept": kept}
-    found = outputs(model, x, precision, kept, types["accumulation"], io)
+    found = simulated_layers(model, x, precision, **types)
     bounds = list(layer_bounds(*model, x, precision=precision, **types))
     assert [layer for layer, _ in bounds] == model[0]
     for output, (_, bounded) in zip(found, bounds, strict=True):
@@ -104,7 +73,8 @@ def test_every_layer_of_a_mixed_convolution_stays_within_its_bound(activation, s
     model = conv_stack(rng, activation)
     x, kept = rng.random((4, 3, 8, 5)), drawn_types(model[1], seed)
     bounds = layer_bounds(*model, x, kept=kept, **TYPES)
-    for output, (_, bounded) in zip(outputs(model, x, FP16, kept), bounds, strict=True):
+    found = simulated_layers(model, x, FP16, kept=kept)
+    for output, (_, bounded) in zip(found, bounds, strict=True):
         assert worst(output, bounded.value, bounded.bound) <= 1
 
 
@@ -137,9 +107,10 @@ def test_a_kept_weight_in_a_lower_type_than_declared_exceeds_the_bound(declared,
     rng = np.random.default_rng(11)
     model = tied_stack(rng, (127, 61, 31), "relu", "random signs")
     x = sparse_images(rng, 32, 127)
-    bounds = list(layer_bounds(*model, x, kept=dict.fromkeys(model[1], declared), **TYPES))
-    good = outputs(model, x, FP16, dict.fromkeys(model[1], declared))
-    bad = outputs(model, x, FP16, dict.fromkeys(model[1], declared) | {weight: actual})
+    types = dict.fromkeys(model[1], declared)
+    bounds = list(layer_bounds(*model, x, kept=types, **TYPES))
+    good = simulated_layers(model, x, FP16, kept=types)
+    bad = simulated_layers(model, x, FP16, kept=types | {weight: actual})
     ratios = [
         [worst(out, b.value, b.bound) for out, (_, b) in zip(found, bounds, strict=True)]
         for found in (good, bad)
@@ -156,7 +127,7 @@ def test_a_bias_dropped_from_a_mixed_chain_is_found_at_its_layer(bias):
     layers, weights = tied_stack(rng, (61, 31, 7), "relu", "random signs")
     x, kept = sparse_images(rng, 8, 61), {"w0": FP32}
     dropped = weights | {bias: np.zeros_like(weights[bias])}
-    found = outputs((layers, dropped), x, FP16, kept)
+    found = simulated_layers((layers, dropped), x, FP16, kept=kept)
     bounds = layer_bounds(layers, weights, x, kept=kept, **TYPES)
     first = next(
         layer
