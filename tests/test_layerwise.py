@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_checkpoint, resign
+from drawn_models import STACKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered import STAGES, layered, runtimes_that_show
 from msgspec import structs
 
 from tiedexport import layerwise
@@ -17,24 +20,13 @@ from tiedexport.checkpoint import save_checkpoint
 from tiedexport.errors import BundleError
 from tiedexport.export import build
 from tiedexport.layerwise import Runner
-from tiedexport.results import Comparison, VerifyResult
+from tiedexport.results import Comparison
 from tiedexport.runtimes import all_runtimes
-from tiedexport.spec import ACTIVATIONS, Precision
+from tiedexport.spec import Precision
 from tiedexport.verify import verify
 
 FP32, *_ = Precision
 SCHEMA_1 = Path(__file__).parent / "data" / "schema-1.tied"
-STAGES = ("encoder", "decoder", "autoencoder")
-AVAILABLE = [name for name, row in all_runtimes().items() if row.availability().available]
-
-
-def layered(bundle: object, precision: str, runtime: list[str] = AVAILABLE) -> VerifyResult:
-    return verify(bundle, runtime=runtime, precision=precision, layers=True)
-
-
-def runtimes_that_show(result: VerifyResult) -> set[str]:
-    return {row.runtime for row in result.layers if row.layer}
-
 
 # Good bundles.
 
@@ -76,17 +68,11 @@ def test_without_fp32_weights_layers_are_judged_too(checkpoints, tmp_path: Path)
 
 @settings(max_examples=4, deadline=None)
 @given(
-    widths=st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    activation=st.sampled_from(ACTIVATIONS),
-    code=st.sampled_from(["activated", "linear"]),
-    output=st.sampled_from(["sigmoid", "linear"]),
+    fields=STACKS,
     seed=st.integers(0, 99),
 )
-def test_no_layer_of_any_stack_strays(
-    tmp_path_factory, widths, activation, code, output, seed
-) -> None:
+def test_no_layer_of_any_stack_strays(tmp_path_factory, fields: dict[str, Any], seed: int) -> None:
     folder = tmp_path_factory.mktemp("any")
-    fields = {"widths": widths, "activation": activation, "code": code, "output": output}
     save_checkpoint(folder / "m.pt", make_checkpoint("autoencoder", fields, seed))
     build(folder / "m.pt", precision="fp32,fp16", target=())
     result = layered(folder / "m.tied", "fp32,fp16", ["onnxruntime", "torch"])

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from conftest import MODELS, make_checkpoint, resign, sign_files
+from layered import AVAILABLE, STAGES, layered, runtimes_that_show
 from onnx import helper
 from safetensors.numpy import load_file, save_file
 
@@ -20,7 +21,6 @@ from tiedexport.export import build
 from tiedexport.families.autoencoder import TiedLinear
 from tiedexport.layer_watch import LayerWatch
 from tiedexport.results import VerifyResult
-from tiedexport.runtimes import all_runtimes
 from tiedexport.spec import WEIGHTED_OPS, Layer, Precision, StageSpec
 from tiedexport.verify import verify
 
@@ -28,22 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FP32, FP16, _ = Precision
-STAGES = ("encoder", "decoder", "autoencoder")
-AVAILABLE = [name for name, row in all_runtimes().items() if row.availability().available]
 ON_GRAPHS = [name for name in AVAILABLE if name != "torch"]
-
-
-def layered(bundle: object, precision: str, runtime: list[str] = AVAILABLE) -> VerifyResult:
-    return verify(bundle, runtime=runtime, precision=precision, layers=True)
 
 
 def strays(result: VerifyResult) -> dict[tuple[str, str], str]:
     """(Runtime, stage) → the layer that is named."""
     return {(row.runtime, row.stage): row.layer for row in result.strays}
-
-
-def runtimes_that_show(result: VerifyResult) -> set[str]:
-    return {row.runtime for row in result.layers if row.layer}
 
 
 # Faults in the weights, which every runtime reads.

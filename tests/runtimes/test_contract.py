@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from conftest import inputs_of, make_checkpoint, session_of
+from drawn_models import STACKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
@@ -20,7 +21,7 @@ from tiedexport.checkpoint import save_checkpoint
 from tiedexport.export import build
 from tiedexport.runtimes import all_runtimes, runtime_named
 from tiedexport.session import Session, open_session
-from tiedexport.spec import ACTIVATIONS, Precision
+from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,19 +192,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=8, deadline=None)
 @given(
-    widths=st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    activation=st.sampled_from(ACTIVATIONS),
-    code=st.sampled_from(["activated", "linear"]),
-    output=st.sampled_from(["sigmoid", "linear"]),
+    fields=STACKS,
     tied=st.booleans(),
     precision=st.sampled_from([FP32, FP16]),
     batch=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
 def test_any_stack_exports_to_what_torch_computes_in_float64(
-    folder, widths, activation, code, output, tied, precision, batch, seed
+    folder, fields, tied, precision, batch, seed
 ):
-    fields = {"widths": widths, "activation": activation, "code": code, "output": output}
     checkpoint = make_checkpoint("autoencoder", fields | {"tied": tied}, seed)
     save_checkpoint(folder / "model.pt", checkpoint)
     build(folder / "model.pt", folder / "b.tied", precision=precision, target=())
