@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tiedexport.bundle import Bundle
     from tiedexport.runtimes import Memory
+    from tiedexport.spec import StageSpec
 
 
 class Contender(Protocol):
@@ -64,11 +65,9 @@ class SessionContender:
 
     def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
         """Bind golden inputs, repeated to the batch size: zeros would flatter some kernels."""
-        spec = self._bundle.manifest.stage(stage)
-        x_spec, y_spec = spec.inputs[0], spec.outputs[0]
-        golden = self._bundle.golden[x_spec.name]
-        x = np.resize(golden, (batch, *x_spec.element_shape)).astype(x_spec.dtype.dtype)
-        out = np.empty((batch, *y_spec.element_shape), y_spec.dtype.dtype)
+        bound = self._bundle.manifest.stage(stage)
+        x, spec = golden_inputs(self._bundle, bound, batch), bound.outputs[0]
+        out = np.empty((batch, *spec.element_shape), spec.dtype.dtype)
         self._call = self._session.bind(stage, x, out)
         return warm_up(self.take_turn, warmup_s)
 
@@ -84,6 +83,13 @@ class SessionContender:
     def close(self) -> None:
         """Close the session."""
         self._session.close()
+
+
+def golden_inputs(bundle: Bundle, stage: StageSpec, batch: int) -> np.ndarray:
+    """Golden inputs, repeated to the batch size, [batch, ...] in the stage's type."""
+    spec = stage.inputs[0]
+    shape = (batch, *spec.element_shape)
+    return np.resize(bundle.golden[spec.name], shape).astype(spec.dtype.dtype)
 
 
 def warm_up(take_turn: Callable[[int], np.ndarray], warmup_s: float) -> float:

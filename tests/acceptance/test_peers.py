@@ -13,8 +13,9 @@ from model_machine import ModelGpu
 from tiedexport import runtimes
 from tiedexport.acceptance.cuda import Cuda
 from tiedexport.acceptance.device_contender import Bound, DeviceContender
-from tiedexport.acceptance.job import bound_on, golden_inputs, worst_in_bounds
+from tiedexport.acceptance.job import bound_on, worst_in_bounds
 from tiedexport.acceptance.peers import PROVIDERS, Copies, OnnxRuntime, Torch
+from tiedexport.contender import golden_inputs
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.spec import Precision
 

@@ -25,7 +25,6 @@ from tiedexport.acceptance import (
 from tiedexport.acceptance.job import Job, Settings, reporting
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import UsageError
-from tiedexport.measure import Budget
 from tiedexport.progress import Progress
 from tiedexport.results import to_json
 from tiedexport.results.acceptance import AcceptanceResult, judged, unreported
@@ -82,7 +81,7 @@ def acceptance(
     settings = Settings(tuple(batch), warmup_ms, duration_s, iterations)
     if not batch or min(batch) < 1:
         raise UsageError("batch sizes must be positive", got=list(batch))
-    Budget(warmup_ms / 1e3, duration_s, iterations, speed.PERCENTILES, 1).check()
+    settings.budget.check()
     progress = progress or Progress(quiet=True)
     sections = [unreported(name, question) for name, question, _ in SECTIONS]
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tiedexport.acceptance.job import golden_inputs
-from tiedexport.contender import warm_up
+from tiedexport.contender import golden_inputs, warm_up
 from tiedexport.errors import RuntimeFailedError, TiedExportError
 
 if TYPE_CHECKING:

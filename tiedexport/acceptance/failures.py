@@ -8,10 +8,10 @@ import msgspec
 
 from tiedexport import trt
 from tiedexport.acceptance import builds, models
-from tiedexport.acceptance.job import PACKAGES, golden_inputs, reporting, view
+from tiedexport.acceptance.job import each_package, reporting, view
+from tiedexport.contender import golden_inputs
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.results.acceptance import Check, Finding, Note
-from tiedexport.runtimes import runtime_named
 from tiedexport.session import open_session
 from tiedexport.spec import Precision
 
@@ -28,20 +28,13 @@ _LEFT_OF_WEIGHT = 4
 def run(job: Job) -> Iterator[Finding]:
     """For each package whose plans run here: a plan of another device, and no memory left."""
     job.require_device()
-    ran = False
-    for package in PACKAGES:
-        built = next((one for one in job.built if one.package == package), None)
-        if built is None:
-            continue
-        ran = True
-        found = runtime_named(package).availability()
-        if not found.available:
-            yield Check(f"{package}: refusals", "not run", found.why)
-            continue
+
+    def both(package: str) -> Iterator[Finding]:
+        built = next(one for one in job.built if one.package == package)
         yield from reporting(f"{package}: a plan of another device", _other_device(job, built))
         yield from reporting(f"{package}: out of memory", _out_of_memory(job, package))
-    if not ran:
-        raise MissingRuntimeError("no plan was built for this device")
+
+    yield from each_package(job, "refusals", both)
 
 
 def _other_device(job: Job, built: Built) -> Iterator[Finding]:

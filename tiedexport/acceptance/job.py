@@ -14,11 +14,13 @@ from tiedexport import rounding, trt
 from tiedexport.acceptance.cuda import Cuda
 from tiedexport.bundle import Bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
+from tiedexport.measure import Budget
 from tiedexport.results.acceptance import Check, Finding
+from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tiedexport.progress import Progress
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PACKAGES = ("tensorrt", "tensorrt_rtx")
+PACKAGES = tuple(trt.OLDEST)
+"""That build engines and run them."""
+
+PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Settings:
     warmup_ms: float = 50.0
     duration_s: float = 0.25
     iterations: int = 10
+
+    @property
+    def budget(self) -> Budget:
+        """As `bench` has it."""
+        return Budget(self.warmup_ms / 1e3, self.duration_s, self.iterations, PERCENTILES, 1)
 
 
 @dataclass(frozen=True)
@@ -133,17 +143,6 @@ def view(bundle: Bundle, **changes: object) -> Bundle:
     return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, **changes))
 
 
-def golden_inputs(bundle: Bundle, stage: StageSpec, batch: int) -> np.ndarray:
-    """Golden inputs, repeated to the batch size, [batch, ...] in the stage's type."""
-    spec = stage.inputs[0]
-    return repeated(bundle.golden[spec.name], batch).astype(spec.dtype.dtype)
-
-
-def repeated(values: np.ndarray, batch: int) -> np.ndarray:
-    """Rows over and over, [batch, ...]."""
-    return values[np.arange(batch) % len(values)]
-
-
 def bound_on(
     bundle: Bundle,
     stage: StageSpec,
@@ -186,9 +185,28 @@ def bound_on(
 
 def worst_in_bounds(output: np.ndarray, bounded: Bounded) -> float:
     """The largest error in units of its bound, rows of the bound repeating; inf if not finite."""
-    error = np.abs(output.astype(np.float64) - repeated(bounded.value, len(output)))
-    ratio = error / repeated(bounded.bound, len(output))
+    rows = np.arange(len(output)) % len(bounded.value)
+    ratio = np.abs(output.astype(np.float64) - bounded.value[rows]) / bounded.bound[rows]
     return float(ratio.max()) if np.isfinite(output.astype(np.float64)).all() else float("inf")
+
+
+def each_package(
+    job: Job, what: str, examine: Callable[[str], Iterator[Finding]]
+) -> Iterator[Finding]:
+    """What `examine` finds for each package that built plans, or why those do not run here.
+
+    Raises:
+        MissingRuntimeError: there are no plans at all.
+    """
+    packages = dict.fromkeys(built.package for built in job.built)
+    if not packages:
+        raise MissingRuntimeError("no plan was built for this device")
+    for package in packages:
+        found = runtime_named(package).availability()
+        if found.available:
+            yield from examine(package)
+        else:
+            yield Check(f"{package}: {what}", "not run", found.why)
 
 
 def reporting(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tiedexport import trt
-from tiedexport.acceptance.job import reporting
+from tiedexport.acceptance.job import PACKAGES, reporting
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 
@@ -22,7 +22,7 @@ def run(job: Job) -> Iterator[Finding]:
     """Driver, device, packages."""
     yield _check("driver", trt.driver())
     yield from reporting("device", _device(job))
-    for package in trt.OLDEST:
+    for package in PACKAGES:
         yield _check(package, trt.availability(package))
     for name in _ON_THE_DEVICE:
         yield _check(name, runtime_named(name).availability())

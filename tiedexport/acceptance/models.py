@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from tiedexport.environment import installed_version
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.spec import Precision
 
@@ -98,11 +98,9 @@ def require_torch() -> None:
     Raises:
         MissingRuntimeError: it is not installed.
     """
-    try:
-        version("torch")
-    except PackageNotFoundError as error:
+    if installed_version("torch") is None:
         raise MissingRuntimeError(
             "torch is not installed, so no model can be made here",
             hint="pip install 'tiedexport[train]', or give a bundle: "
             "tiedexport bench --acceptance NAME.tied",
-        ) from error
+        )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.acceptance.job import bound_on, golden_inputs, worst_in_bounds
-from tiedexport.errors import MissingRuntimeError
+from tiedexport.acceptance.job import bound_on, each_package, worst_in_bounds
+from tiedexport.contender import golden_inputs
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.session import open_session
@@ -25,17 +25,14 @@ BATCHES = (1, 8, 256)
 
 def run(job: Job) -> Iterator[Finding]:
     """A row for every plan and stage that was built, with the worst error in units of its bound."""
-    if not job.built:
-        raise MissingRuntimeError("no plan was built here")
-    for package in dict.fromkeys(built.package for built in job.built):
-        found = runtime_named(package).availability()
-        if not found.available:
-            yield Check(f"{package}: every plan", "not run", found.why)
-            continue
+
+    def every_plan(package: str) -> Iterator[Check]:
         for built in job.built:
             if built.package == package:
                 job.tell(built.name)
                 yield from _examined(built)
+
+    yield from each_package(job, "every plan", every_plan)
 
 
 def _examined(built: Built) -> Iterator[Check]:

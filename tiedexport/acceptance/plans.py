@@ -9,7 +9,8 @@ import numpy as np
 from tiedexport import trt
 from tiedexport.acceptance.builds import TRTEXEC, TWO_PLANS
 from tiedexport.acceptance.device_contender import Bound
-from tiedexport.device import DeviceWeights, Engine, Execution, Gpu
+from tiedexport.device import Execution, Gpu
+from tiedexport.runtimes.tensorrt import load_engine, upload
 
 if TYPE_CHECKING:
     from tiedexport.acceptance.cuda import Cuda
@@ -35,13 +36,9 @@ class Plans:
         self._stages = {stage.name: stage for stage in bundle.manifest.stages}
         gpu = Gpu(trt.load(built.package))
         with gpu.translated(bundle.path):
-            weights = None
-            if built.way == "shared":
-                path, held = bundle.weights_path(built.precision), bundle.weights(built.precision)
-                sha256 = bundle.manifest.files[path.name].sha256
-                weights = DeviceWeights.of(gpu, path, sha256, held)
+            weights = upload(gpu, bundle, built.precision) if built.way == "shared" else None
             self._engines = {
-                plan.stage: Engine(gpu, plan, (bundle.path / plan.file).read_bytes(), weights)
+                plan.stage: load_engine(gpu, bundle, plan, weights)
                 for plan in bundle.manifest.plans
             }
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from tiedexport.acceptance import builds, models
 from tiedexport.acceptance.job import (
-    PACKAGES,
     bound_on,
-    golden_inputs,
+    each_package,
     reporting,
     view,
     worst_in_bounds,
 )
+from tiedexport.contender import golden_inputs
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
@@ -36,16 +36,12 @@ _MOST_BESIDE, _LEAST_OF_A_COPY = 0.25, 0.75
 def run(job: Job) -> Iterator[Finding]:
     """Growth of the memory used by 1, 2 and 3 engines, and the effect of one rebound weight."""
     job.require_device()
-    packages = [name for name in PACKAGES if any(built.package == name for built in job.built)]
-    if not packages:
-        raise MissingRuntimeError("no plan was built for this device")
-    for package in packages:
-        found = runtime_named(package).availability()
-        if not found.available:
-            yield Check(f"{package}: sharing", "not run", found.why)
-            continue
+
+    def both(package: str) -> Iterator[Finding]:
         yield from reporting(f"{package}: memory", _memory(job, package))
         yield from reporting(f"{package}: one weight rebound", _rebinding(job, package))
+
+    yield from each_package(job, "sharing", both)
 
 
 def _memory(job: Job, package: str) -> Iterator[Check]:

@@ -18,7 +18,7 @@ from tiedexport.acceptance.job import bound_on, worst_in_bounds
 from tiedexport.acceptance.plans import Plans
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
-from tiedexport.measure import Budget, Row, heat
+from tiedexport.measure import Row, heat
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from tiedexport.rounding import Bounded
     from tiedexport.spec import StageSpec
 
-PERCENTILES = (50, 95, 99)
 _PERCENT = 100
 
 
@@ -63,10 +62,6 @@ class Entrant:
 def run(job: Job) -> Iterator[Finding]:
     """A latency for each contender, stage and batch size, and a check of what each computed."""
     cuda, settings = job.cuda, job.settings
-    budget = Budget(
-        settings.warmup_ms / 1e3, settings.duration_s, settings.iterations, PERCENTILES, 1
-    )
-    budget.check()
     bundle = open_bundle(origins(job)[0])
     if not job.built:
         yield Check("plans", "not run", "no plan was built: only peers are timed")
@@ -78,7 +73,9 @@ def run(job: Job) -> Iterator[Finding]:
         with job.progress.task("device latency", len(heats) * _PERCENT) as task:
             for index, (stage, size) in enumerate(heats):
                 task.reach(index * _PERCENT, note=f"{stage.name}, batch {size}")
-                yield from heat([racer.row for racer in racers], stage.name, size, budget, task)
+                yield from heat(
+                    [racer.row for racer in racers], stage.name, size, settings.budget, task
+                )
                 judge(racers, bundle, stage)
     for racer in racers:
         if racer.outputs or racer.reasons:

@@ -149,11 +149,11 @@ class _Backend:
         try:
             with gpu.translated(bundle.path):
                 shared = any(plan.weights == "shared" for plan in plans.values())
-                weights = _upload(gpu, bundle, precision) if shared else None
+                weights = upload(gpu, bundle, precision) if shared else None
                 loaded: dict[str, Engine] = {}  # a plan of two halves serves every stage
                 for stage, plan in plans.items():
                     if plan.file not in loaded:
-                        loaded[plan.file] = _load(gpu, bundle, plan, weights)
+                        loaded[plan.file] = load_engine(gpu, bundle, plan, weights)
                     self._engines[stage] = loaded[plan.file]
                     self._running[stage] = Execution(
                         loaded[plan.file], bundle.manifest.stage(stage)
@@ -196,12 +196,16 @@ class _Backend:
                 closing.callback(execution.close)
 
 
-def _upload(gpu: Gpu, bundle: Bundle, precision: Precision) -> DeviceWeights:
+def upload(gpu: Gpu, bundle: Bundle, precision: Precision) -> DeviceWeights:
+    """The weights of a bundle on the device, the same for all who ask."""
     sha256 = bundle.manifest.files[bundle.manifest.weights[precision]].sha256
     return DeviceWeights.of(gpu, bundle.weights_path(precision), sha256, bundle.weights(precision))
 
 
-def _load(gpu: Gpu, bundle: Bundle, plan: PlanRecord, weights: DeviceWeights | None) -> Engine:
+def load_engine(
+    gpu: Gpu, bundle: Bundle, plan: PlanRecord, weights: DeviceWeights | None
+) -> Engine:
+    """A plan of a bundle, ready to run; `weights` are for plans that hold none."""
     if plan.options.weight_streaming:
         # How little memory is worth how much time is the user's to say, and no option asks yet.
         _log.warning("%s could stream its weights; TensorRT's own budget is kept", plan.file)
