@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tiedexport import trt
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tiedexport import trt
-
-_TYPES = {"HALF": "fp16", "BF16": "bf16", "FLOAT": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def layer_list(parsed: Parsed) -> tuple[str, ...]:
 def type_name(tensor: Any) -> str:
     """The type of an ITensor: "fp16", "bf16", "fp32", else TensorRT's word in lower case."""
     name = str(tensor.dtype.name)
-    return _TYPES.get(name, name.lower())
+    return str(trt.DATA_TYPES.get(name, name.lower()))
 
 
 def _line(parsed: Parsed, node: Node) -> str:

@@ -10,18 +10,15 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
-from tiedexport.trt import once
+from tiedexport.trt import DATA_TYPES, once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DTYPES: dict[str, np.dtype[Any]] = {
-    "FLOAT": np.dtype(np.float32),
-    "HALF": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
+    **{name: precision.dtype for name, precision in DATA_TYPES.items()},
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "BOOL": np.dtype(np.bool_),

@@ -49,7 +49,9 @@ REMEDIES = {
     "tensorrt_rtx": "pip install 'tiedexport[rtx]'",
 }
 
-_DATA_TYPES = {"HALF": Precision.FP16, "BF16": Precision.BF16, "FLOAT": Precision.FP32}
+DATA_TYPES = {"HALF": Precision.FP16, "BF16": Precision.BF16, "FLOAT": Precision.FP32}
+"""DataType by name → ours."""
+
 _LIBRARY = re.compile(r"lib[\w+-]+\.so(\.\d+)*")
 
 
@@ -85,7 +87,7 @@ class Handle:
             RuntimeError: it is no floating-point type that we know.
         """
         types = self.module.DataType
-        for name, precision in _DATA_TYPES.items():
+        for name, precision in DATA_TYPES.items():
             if dtype == getattr(types, name):
                 return precision
         raise RuntimeError(f"a tensor of the unexpected type {dtype}")
