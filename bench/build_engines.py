@@ -28,7 +28,8 @@ from record import record
 from tiedexport import engines, open_bundle, trt
 from tiedexport.engine_build import graphs
 from tiedexport.engine_build.shelf import PlanShelf
-from tiedexport.engines import EngineRequest, Weights
+from tiedexport.engine_words import Weights
+from tiedexport.engines import EngineRequest
 from tiedexport.manifest import PlanRecord
 from tiedexport.memory import PeakMemory, anonymous_bytes, pss_bytes
 from tiedexport.spec import Precision

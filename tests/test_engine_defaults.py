@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from command_line import tiedexport
+from conftest import resign
 from fake_engines import TARGET, FakeBuilder
 
 from tiedexport import engines
@@ -87,6 +89,14 @@ def test_what_is_said_goes_before_what_stands(plain: Path):
     build(plain, target=[TARGET], precision="fp16", weights="baked", engine_options=FOUR)
     build(plain, target=[OTHER], precision="fp16", weights="shared", engine_options=PLAIN)
     assert made(plain, OTHER) == {("shared", str(PLAIN))}
+
+
+def test_plans_of_a_mode_that_is_not_known_decide_nothing(plain: Path):
+    build(plain, target=[TARGET], precision="fp16", weights="baked")
+    plans = open_bundle(plain).manifest.plans
+    resign(plain, plans=tuple(msgspec.structs.replace(p, weights="elsewhere") for p in plans))
+    build(plain, precision="fp16")
+    assert {mode for mode, _ in made(plain, TARGET)} == {"shared"}
 
 
 def test_a_plan_of_work_names_the_mode_that_is_built(plain: Path):

@@ -19,6 +19,7 @@ from tiedexport.order import engine_order
 from tiedexport.spec import Precision, precisions_from
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Unpack
 
     from tiedexport.engine_build import Made
@@ -131,9 +132,9 @@ def _take(source: Bundle, staging: Path, *, same: bool) -> None:
         put(source.path / file, staging / file)
 
 
-def _held(asked: object, bundle: Bundle) -> tuple[Precision, ...]:
+def _held(asked: str | Iterable[str], bundle: Bundle) -> tuple[Precision, ...]:
     held = bundle.manifest.precisions
-    names = precisions_from(asked)  # type: ignore[arg-type]
+    names = precisions_from(asked)
     if absent := [name for name in names if name not in held]:
         raise UsageError(
             "the bundle does not hold this precision",

@@ -1,8 +1,14 @@
-"""trtexec's words for what an engine can be built with; the command line's help loads no more."""
+"""Words for what an engine can be built with; the command line's help loads no more.
+
+All but those for weights are trtexec's.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
+
+Weights = Literal["shared", "baked", "one-plan"]
+"""As inputs of a plan, inside it, or inside one plan for both directions."""
 
 Profile = tuple[int, int, int]
 """Smallest, typical and largest batch."""

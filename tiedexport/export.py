@@ -69,7 +69,7 @@ def build(
     """
     start = time.perf_counter()
     progress = progress or Progress(quiet=True)
-    if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file():
+    if isinstance(model, str | Path) and _is_bundle(model):
         addition = engine_addition.addition_from(Path(model), output, **options)
         made = engine_addition.add(addition, progress)
         bundle, seconds = open_bundle(addition.output, check="size"), time.perf_counter() - start
@@ -98,9 +98,13 @@ def plan(
     Raises:
         TiedExportError: as `build`.
     """
-    if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file():
+    if isinstance(model, str | Path) and _is_bundle(model):
         return engine_addition.addition_from(Path(model), output, **options).describe()
     return order_from(model, output, **options).describe()
+
+
+def _is_bundle(model: str | Path) -> bool:
+    return (Path(model) / MANIFEST).is_file()
 
 
 def result_from(

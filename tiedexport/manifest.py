@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from tiedexport.engine_options import EngineOptions
+from tiedexport.engine_words import Profile
 from tiedexport.errors import BundleError
 from tiedexport.spec import WEIGHTED_OPS, Precision, StageSpec, Tie, TrainingRecord
 
@@ -76,7 +77,7 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
 
     @property
-    def profiles(self) -> tuple[tuple[int, int, int], ...]:
+    def profiles(self) -> tuple[Profile, ...]:
         """Smallest, typical and largest batch of each profile."""
         return self.options.profiles
 

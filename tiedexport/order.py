@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, TypedDict, get_args
 from tiedexport import engines, live
 from tiedexport.bundle import open_bundle
 from tiedexport.engine_build.graphs import stages as stages_of
-from tiedexport.engine_build.jobs import Wanted, engine_precisions, weights_that_stand
+from tiedexport.engine_build.jobs import (
+    Wanted,
+    engine_precisions,
+    plans_that_stand,
+    weights_that_stand,
+)
 from tiedexport.engine_options import check_shapes, contradiction
-from tiedexport.engines import Weights
+from tiedexport.engine_words import Weights
 from tiedexport.errors import BundleError, UsageError
 from tiedexport.spec import STAGE_OF_VERB, Precision, precisions_from
 
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
     from tiedexport.checkpoint import Checkpoint
     from tiedexport.engine_options import EngineOptions
     from tiedexport.foreign.brought import Asked
-    from tiedexport.manifest import Manifest, PlanRecord
+    from tiedexport.manifest import Manifest
 
 DEFAULT_OPSET = 22
 DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16)
@@ -113,7 +118,7 @@ class EngineOrder:
     @property
     def left_out(self) -> str:
         """Which engines of the bundle that is replaced are not asked for again; empty if none."""
-        stand = dict.fromkeys(plan.target for plan in _plans(self.standing))
+        stand = dict.fromkeys(plan.target for plan in plans_that_stand(self.standing))
         gone = [target for target in stand if target not in self.targets]
         keep = " ".join(f"--target {target}" for target in gone)
         return f"{', '.join(gone)} engines; {keep} keeps them" if gone else ""
@@ -132,7 +137,7 @@ class EngineOrder:
     def _modes(self, target: str, precisions: Iterable[Precision]) -> set[Weights]:
         if self.weights is not None:
             return {self.weights}
-        plans = _plans(self.standing)
+        plans = plans_that_stand(self.standing)
         return {weights_that_stand(plans, target, one) for one in engine_precisions(precisions)}
 
 
@@ -195,9 +200,8 @@ def order_from(
     recipe = training.recipe.get("build", {}) if training else {}
     place = Path(output) if output is not None else _beside(str(model))
     precision = options.get("precision")
-    precision = (
-        precision if precision is not None else recipe.get("precisions") or DEFAULT_PRECISIONS
-    )
+    if precision is None:
+        precision = recipe.get("precisions") or DEFAULT_PRECISIONS
     return Order(
         checkpoint=brought.checkpoint,
         source=str(model) if named else type(model).__name__,
@@ -205,7 +209,7 @@ def order_from(
         output=place,
         precisions=None if precision in (AUTO, [AUTO], (AUTO,)) else precisions_from(precision),
         keep_fp32=tuple(options.get("keep_fp32") or ()),
-        engines=engine_order(options, standing_bundle(place), recipe.get("targets")),
+        engines=engine_order(options, _standing(place), recipe.get("targets")),
         opset=opset,
         io_dtype=Precision(io_dtype),
         random_samples=RANDOM in brought.notes,
@@ -229,7 +233,7 @@ def engine_order(
     if asked is not None:
         wanted = (asked,) if isinstance(asked, str) else tuple(asked)
     else:  # engines that stand already are made anew, or kept
-        wanted = (*(by_default or ()), *(plan.target for plan in _plans(standing)))
+        wanted = (*(by_default or ()), *(plan.target for plan in plans_that_stand(standing)))
     names = wanted if wanted or asked is not None else engines.default_targets()
     for name in names:
         engines.builder_for(name)
@@ -237,7 +241,7 @@ def engine_order(
     if weights not in (None, *get_args(Weights)):
         expected = ", ".join(get_args(Weights))
         raise UsageError("unknown weights mode", got=repr(weights), expected=expected)
-    mode = weights or (None if _plans(standing) else "shared")
+    mode = weights or (None if plans_that_stand(standing) else "shared")
     if chosen and mode and (reason := contradiction(chosen, mode)) is not None:
         raise UsageError("no engine can be built with these options", got=reason)
     cache = options.get("timing_cache")
@@ -253,16 +257,12 @@ def engine_order(
     )
 
 
-def standing_bundle(path: Path) -> Bundle | None:
+def _standing(path: Path) -> Bundle | None:
     """The bundle at a path, whose plans can be taken over; None where none can be read."""
     try:
         return open_bundle(path, check="size")
     except BundleError:
         return None
-
-
-def _plans(bundle: Bundle | None) -> tuple[PlanRecord, ...]:
-    return () if bundle is None else bundle.manifest.plans
 
 
 def _refuse_unknown(io_dtype: str, opset: int) -> None:

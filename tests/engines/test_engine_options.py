@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -22,10 +22,11 @@ from tiedexport.engine_options import (
     contradiction,
     effective,
 )
+from tiedexport.engine_words import Weights
 from tiedexport.errors import UsageError
 from tiedexport.spec import Precision, TensorSpec
 
-WEIGHTS = ("shared", "baked", "one-plan")
+WEIGHTS = get_args(Weights)
 UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "": 2**20}
 
 batches = st.tuples(*[st.integers(1, LARGEST_BATCH)] * 3).map(lambda three: tuple(sorted(three)))

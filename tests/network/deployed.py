@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from msgspec.structs import replace
 
 from tiedexport.bundle import MANIFEST, Bundle, open_bundle, write_manifest
 from tiedexport.engine_build import graphs
+from tiedexport.engine_words import Weights
 from tiedexport.manifest import PlanRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tiedexport.engines import Weights
     from tiedexport.spec import Precision
 
-MODES: tuple[Weights, ...] = ("shared", "baked", "one-plan")
+MODES: tuple[Weights, ...] = get_args(Weights)
 
 
 def deployed(bundle: Bundle, folder: Path, weights: Weights) -> Bundle:

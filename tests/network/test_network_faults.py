@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiedexport.bundle import Bundle
-    from tiedexport.engines import Weights
+    from tiedexport.engine_words import Weights
 
     Edit = Callable[[onnx.GraphProto], None]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiedexport.acceptance.job import Job
-    from tiedexport.engines import Weights
+    from tiedexport.engine_words import Weights
     from tiedexport.results import EngineOutcome
 
 MODES: tuple[Weights, ...] = ("shared", "baked", "one-plan")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -17,6 +17,7 @@ from tiedexport.cli.options import (
     json_option,
     progress_bar,
 )
+from tiedexport.engine_words import Weights
 from tiedexport.errors import EXIT_MISSING
 from tiedexport.output import Output
 
@@ -56,7 +57,7 @@ def _settings(
 @click.option("--target", multiple=True,
               help="An engine to build: rtx:sm89, tensorrt, or none; repeat for more. Default: the "
               "recipe's and those that stand, else all that this machine can build.")  # fmt: skip
-@click.option("--weights", type=click.Choice(["shared", "baked", "one-plan"]),
+@click.option("--weights", type=click.Choice(get_args(Weights)),
               help="Engines take weights as inputs, hold them, or are one that encodes and "
               "decodes. Default: as those that stand if they agree, or shared.")  # fmt: skip
 @engine_options

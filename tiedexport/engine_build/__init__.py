@@ -23,7 +23,7 @@ import tiedexport
 from tiedexport import atomic, engines
 from tiedexport.bundle import file_sha256, safetensors_layout
 from tiedexport.engine_build import graphs
-from tiedexport.engine_build.jobs import Steps, jobs_for, telling
+from tiedexport.engine_build.jobs import Steps, jobs_for, plans_that_stand, telling
 from tiedexport.errors import TiedExportError
 from tiedexport.manifest import PlanRecord
 from tiedexport.plan_search import weights_in_plan
@@ -176,8 +176,7 @@ class EngineBuild:
     def _unchanged(self, key: str) -> _Plan | None:
         if (shelved := self._shelf.take(key)) is not None:
             return _Plan(shelved.record, self._shelf.path(key), shelved.notes)
-        plans = () if self._standing is None else self._standing.manifest.plans
-        for record in plans:
+        for record in plans_that_stand(self._standing):
             if record.key == key and self._is_whole(record):
                 return _Plan(record, self._standing_path(record))
         return None
@@ -186,9 +185,8 @@ class EngineBuild:
         """In what a standing plan differs from what is wanted now; empty if in nothing."""
         assert self._standing is not None  # it holds the plan
         files = self._standing.manifest.files
-        if record.weights != job.weights:
-            return "options"
-        if telling(record.options) != telling(job.effective_options):
+        asked = job.weights, telling(job.effective_options)
+        if (record.weights, telling(record.options)) != asked:
             return "options"
         if record.graph_sha256 != self._digest(self._graph(job)):
             return "graph"
@@ -198,7 +196,7 @@ class EngineBuild:
         return "" if self._is_whole(record) else "bytes than the manifest says"
 
     def _standing_plan(self, job: Job) -> PlanRecord | None:
-        plans = () if self._standing is None else self._standing.manifest.plans
+        plans = plans_that_stand(self._standing)
         wanted = job.target, job.stage.name, job.precision
         return next((p for p in plans if (p.target, p.stage, p.precision) == wanted), None)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from tiedexport.bundle import Bundle
-    from tiedexport.engines import Weights
+    from tiedexport.engine_words import Weights
     from tiedexport.manifest import Manifest
     from tiedexport.spec import Precision
 

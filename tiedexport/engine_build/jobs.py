@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tiedexport import engines
 from tiedexport.engine_build import graphs
 from tiedexport.engine_options import EngineOptions, effective
-from tiedexport.engines import Weights
+from tiedexport.engine_words import Weights
 from tiedexport.results import EngineOutcome
 from tiedexport.spec import Precision
 
@@ -90,7 +90,7 @@ def telling(options: EngineOptions) -> EngineOptions:
 
 def jobs_for(target: str, draft: Bundle, standing: Bundle | None, wanted: Wanted) -> Iterator[Job]:
     """The engines of one target; what was not asked for is as in the plans that stand."""
-    plans = () if standing is None else standing.manifest.plans
+    plans = plans_that_stand(standing)
     for precision in wanted.precisions:
         weights = wanted.weights or weights_that_stand(plans, target, precision)
         options = wanted.options or _options_that_stand(plans, target, precision, weights)
@@ -98,11 +98,16 @@ def jobs_for(target: str, draft: Bundle, standing: Bundle | None, wanted: Wanted
             yield Job(target, stage, precision, weights, options)
 
 
+def plans_that_stand(standing: Bundle | None) -> tuple[PlanRecord, ...]:
+    """Those of the bundle that is replaced, if there is one."""
+    return () if standing is None else standing.manifest.plans
+
+
 def weights_that_stand(plans: Iterable[PlanRecord], target: str, precision: Precision) -> Weights:
     """How engines take their weights where nobody says: as the nearest plans, or else shared."""
     near = _nearest(plans, target, precision)
     modes = {plan.weights for plan in near}
-    return _MODES[modes.pop()] if len(modes) == 1 else "shared"
+    return _MODES.get(modes.pop(), "shared") if len(modes) == 1 else "shared"
 
 
 def _options_that_stand(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import UsageError
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from tiedexport.engine_words import Weights
     from tiedexport.manifest import Binding
     from tiedexport.results import Availability
     from tiedexport.spec import Precision, StageSpec
 
-Weights = Literal["shared", "baked", "one-plan"]
 Progress = Callable[[str, int, int], None]
 """Called with a phase of the build, how many of its steps are done, and how many it has.
 
