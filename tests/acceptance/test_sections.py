@@ -13,7 +13,7 @@ from model_machine import CAPABILITY, STEP_MS, ModelGpu, model_machine
 
 from tiedexport import measure, trt
 from tiedexport.acceptance import builds, failures, machine, models, numerics, sharing, speed
-from tiedexport.acceptance.job import Job, Settings
+from tiedexport.acceptance.job import Job, Settings, view
 from tiedexport.progress import Progress
 from tiedexport.results import Availability, Latency
 from tiedexport.results.acceptance import Check, Note, judged
@@ -238,6 +238,27 @@ def test_a_row_is_a_check_a_latency_or_a_note(accepted):
     assert np.isfinite([row.figures.get("build_s", 0.0) for row in found]).all()
 
 
+def torch_finds_the_device(monkeypatch) -> None:
+    real = speed.runtime_named
+    there = SimpleNamespace(
+        availability=lambda: Availability(True, "2.13"), refusal=lambda bundle, precision: None
+    )
+    monkeypatch.setattr(
+        speed, "runtime_named", lambda name: there if name == "torch-cuda" else real(name)
+    )
+
+
+@pytest.mark.parametrize("kept", [{}, {"layers.0.weight": Precision.FP32}])
+def test_torch_alone_does_not_take_part_where_some_weights_are_kept_in_another_type(
+    job, dense_bundle, monkeypatch, kept
+):
+    torch_finds_the_device(monkeypatch)
+    bundle = view(dense_bundle, kept={Precision.FP16: kept})
+    reasons = {one.row.reason for one in speed.entrants(job, bundle) if "torch" in one.row.runtime}
+    assert len(reasons) == 1
+    assert ("kept in another" in reasons.pop()) == bool(kept)
+
+
 def test_with_torch_alone_torch_is_timed_and_the_rest_says_why_not(
     dense_bundle, tmp_path, monkeypatch
 ):
@@ -247,13 +268,7 @@ def test_with_torch_alone_torch_is_timed_and_the_rest_says_why_not(
     monkeypatch.setattr(measure, "TURN_S", 1e-4)
     monkeypatch.setattr(speed.peers, "Torch", partial(speed.peers.Torch, device="cpu"))
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
-    real = speed.runtime_named
-    there = SimpleNamespace(
-        availability=lambda: Availability(True, "2.13"), refusal=lambda bundle, precision: None
-    )
-    monkeypatch.setattr(
-        speed, "runtime_named", lambda name: there if name == "torch-cuda" else real(name)
-    )
+    torch_finds_the_device(monkeypatch)
     job = Job(dense_bundle.path, tmp_path, SETTINGS, Progress(quiet=True))
     built = verdict_of(builds.run(job))
     assert (built.status, len(built.checks)) == ("not run", 2)

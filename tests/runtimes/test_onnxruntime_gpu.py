@@ -66,8 +66,8 @@ def test_no_recorded_session_may_fall_back_to_another_provider(recorded, bundle,
 
 def test_the_cpu_row_may_not_fall_back_either_and_keeps_its_own_provider(bundle):
     (row,) = [row for row in runner.RUNTIMES if row.name == "onnxruntime"]
-    session = runner._inference(
-        runner.RELU_MODEL, runner.session_options(runner.Options()), (row._provider, {}), "here"
+    session = runner.inference_session(
+        runner.RELU_MODEL, runner.session_options(runner.Options()), (row.provider, {}), "here"
     )
     assert not session._enable_fallback
     assert session.get_providers() == ["CPUExecutionProvider"]
@@ -85,7 +85,7 @@ def test_the_cpu_row_may_not_fall_back_either_and_keeps_its_own_provider(bundle)
 )
 def test_a_provider_computes_in_the_precision_of_the_graph(name, precision, options, sums):
     row = runtime_named(name)
-    assert row._options[precision] == options
+    assert row.options[precision] == options
     assert row.accumulation[precision] is sums
 
 

@@ -6,26 +6,23 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from tiedexport.acceptance.device_contender import Bound
-from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiedexport.acceptance.cuda import Cuda
     from tiedexport.bundle import Bundle
-    from tiedexport.spec import StageSpec
+    from tiedexport.spec import Precision, StageSpec
 
-PROVIDERS = {
-    "onnxruntime-cuda": ("CUDAExecutionProvider", "enable_cuda_graph", {"use_tf32": "0"}),
-    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "trt_cuda_graph_enable", {}),
+GRAPH_OPTIONS = {
+    "onnxruntime-cuda": "enable_cuda_graph",
+    "onnxruntime-tensorrt": "trt_cuda_graph_enable",
 }
-"""Runtime → its provider, the option that makes it use a CUDA graph, and other options."""
+"""Runtime → the option that makes its provider use a CUDA graph."""
 
-_OF_TENSORRT = {Precision.FP16: "trt_fp16_enable", Precision.BF16: "trt_bf16_enable"}
 _CALLS_BEFORE_A_GRAPH = 3
 
 
@@ -35,29 +32,29 @@ class OnnxRuntime:
     Args:
         cuda: whose stream it runs on.
         bundle: whose graphs it runs.
-        runtime: a key of `PROVIDERS`.
+        runtime: a key of `GRAPH_OPTIONS`.
         precision: of the graphs.
     """
 
     def __init__(self, cuda: Cuda, bundle: Bundle, runtime: str, precision: Precision) -> None:
+        from tiedexport.runtimes.onnxruntime import row_named
+
         self._cuda, self._bundle, self._precision = cuda, bundle, precision
-        self._provider, self._graph_option, options = PROVIDERS[runtime]
-        self._options = {**options, "user_compute_stream": str(cuda.stream)}
-        if not options and precision in _OF_TENSORRT:
-            self._options[_OF_TENSORRT[precision]] = "1"
+        row = row_named(runtime)
+        self._provider, self._graph_option = row.provider, GRAPH_OPTIONS[runtime]
+        self._options = row.options[precision] | {"user_compute_stream": str(cuda.stream)}
 
     def bind(self, stage: StageSpec, x: np.ndarray, graph: bool) -> Bound:
         """A session bound to device memory; the provider captures its work by itself."""
         import onnxruntime
 
         from tiedexport.runtimes import Options
-        from tiedexport.runtimes.onnxruntime import session_options
+        from tiedexport.runtimes.onnxruntime import inference_session, session_options
 
         options = session_options(Options(memory="packed"))
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         chosen = self._options | ({self._graph_option: "1"} if graph else {})
         path = str(self._bundle.graph(stage.name, self._precision))
-        session = onnxruntime.InferenceSession(path, options, providers=[(self._provider, chosen)])
+        session = inference_session(path, options, (self._provider, chosen), stage.name)
         spec = stage.outputs[0]
         out = np.empty((len(x), *spec.element_shape), spec.dtype.dtype)
         source, target = self._cuda.allocate(x.nbytes), self._cuda.allocate(out.nbytes)
@@ -100,24 +97,16 @@ class Torch:
         self, cuda: Cuda, bundle: Bundle, precision: Precision, compiled: bool, device: str = "cuda"
     ) -> None:
         import torch
-        from safetensors.torch import load_file
 
-        from tiedexport.families import family_named
+        from tiedexport.runtimes.torch import loaded_module
 
         self._torch, self._device, self._compiled = torch, device, compiled
         torch._dynamo.reset()  # here, not in `bind`: the others keep what they have compiled
         self._stream: Any = None
         if device == "cuda":
             self._stream = torch.cuda.ExternalStream(cuda.stream)  # type: ignore[no-untyped-call]
-        family = family_named(bundle.manifest.family)
-        with torch.device("meta"):
-            config = msgspec.convert(bundle.manifest.config, type=family.config_type)
-            module = family.module(config)
-        module.load_state_dict(
-            load_file(bundle.weights_path(precision), device=device), assign=True
-        )
-        self._module: Any = module.eval().requires_grad_(False)
-        self._dtype = next(module.parameters()).dtype
+        self._module = loaded_module(bundle, precision, device)
+        self._dtype = next(self._module.parameters()).dtype
 
     def bind(self, stage: StageSpec, x: np.ndarray, graph: bool) -> Bound:
         """The input on the device, and torch's own CUDA graph where one is asked for."""

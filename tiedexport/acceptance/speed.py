@@ -103,12 +103,14 @@ def entrants(job: Job, bundle: Bundle) -> list[Entrant]:
         if built.precision == precision:
             reason = runtime_named(built.package).availability().why
             add(f"{built.package} {built.way}", reason, partial(Plans, cuda, built))
-    for name in peers.PROVIDERS:
+    for name in peers.GRAPH_OPTIONS:
         runtime = runtime_named(name)
         reason = runtime.availability().why or runtime.refusal(bundle, precision) or ""
         add(name, reason, partial(peers.OnnxRuntime, cuda, bundle, name, precision))
     runtime = runtime_named("torch-cuda")
     reason = runtime.availability().why or runtime.refusal(bundle, precision) or ""
+    if not reason and bundle.manifest.kept.get(precision):
+        reason = "torch alone multiplies in one type, and some weights are kept in another"
     for name, compiled in (("torch eager", False), ("torch compiled", True)):
         add(name, reason, partial(peers.Torch, cuda, bundle, precision, compiled))
     for name, inwards in (("copy to the device", True), ("copy from the device", False)):

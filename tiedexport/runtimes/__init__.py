@@ -61,7 +61,7 @@ class Backend(Protocol):
 
 
 class Runtime(Protocol):
-    """One row: a library on a kind of device.
+    """One row: a library on a kind of device. A class that derives from it has the defaults.
 
     Attributes:
         name: as given to `--runtime`.
@@ -75,9 +75,9 @@ class Runtime(Protocol):
 
     name: str
     rank: int
-    slow: bool
-    packs: bool
-    remark: str
+    slow: bool = False
+    packs: bool = False
+    remark: str = ""
     precisions: tuple[Precision, ...]
     accumulation: dict[Precision, Precision]
 

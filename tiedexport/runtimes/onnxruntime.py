@@ -18,7 +18,7 @@ from tiedexport.environment import installed_version
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.protobuf import with_outputs
 from tiedexport.results import Availability
-from tiedexport.runtimes import Options
+from tiedexport.runtimes import Options, Runtime
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -40,11 +40,10 @@ RELU_MODEL = (
 """y = relu(x) over a float32 vector of any length, in ONNX IR version 8 and opset 13."""
 
 
-class _OnnxRuntime:
+class _OnnxRuntime(Runtime):
     """A provider: `options` are its own for each precision, best first."""
 
-    slow, packs = False, True
-    remark = ""
+    packs = True
 
     def __init__(
         self,
@@ -55,12 +54,12 @@ class _OnnxRuntime:
         accumulation: dict[Precision, Precision],
     ) -> None:
         self.name, self.rank, self.accumulation = name, rank, accumulation
-        self._provider, self._options = provider, options
+        self.provider, self.options = provider, options
         self.precisions = tuple(options)
 
     def availability(self) -> Availability:
         found = next(filter(None, map(installed_version, _PACKAGES)), None)
-        extra = "cpu" if self._provider == _CPU else "gpu"
+        extra = "cpu" if self.provider == _CPU else "gpu"
         remedy = f"pip install 'tiedexport[{extra}]'"
         if found is None:
             return Availability(False, reason="onnxruntime is not installed", remedy=remedy)
@@ -68,30 +67,30 @@ class _OnnxRuntime:
             import onnxruntime
         except ImportError as error:
             return Availability(False, found, reason=str(error), remedy=remedy)
-        if self._provider not in onnxruntime.get_available_providers():
+        if self.provider not in onnxruntime.get_available_providers():
             if extra == "gpu":
                 remedy = "pip uninstall onnxruntime, then " + remedy
-            reason = f"this onnxruntime was built without {self._provider}"
+            reason = f"this onnxruntime was built without {self.provider}"
             return Availability(False, found, reason=reason, remedy=remedy)
         if extra == "gpu":
             driver = trt.driver()
             if not driver.available:
                 return Availability(False, found, reason=driver.reason, remedy=driver.remedy)
-            if trouble := _trouble(self._provider):
+            if trouble := _trouble(self.provider):
                 return Availability(False, found, *_explained(trouble))
         return Availability(True, found)
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
         if precision not in self.precisions:
-            return f"{self._provider} has no {precision} kernels"
+            return f"{self.provider} has no {precision} kernels"
         tf32_off = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
-        if self._provider == _TENSORRT and precision is Precision.FP32 and not tf32_off:
+        if self.provider == _TENSORRT and precision is Precision.FP32 and not tf32_off:
             # It has no option for this, and a variable set by us would reach the whole process.
             return f"{_TENSORRT} computes fp32 in TF32: start with NVIDIA_TF32_OVERRIDE=0"
         return None
 
     def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
-        if self._provider == _CPU and precision is not Precision.FP32:
+        if self.provider == _CPU and precision is not Precision.FP32:
             return f"{_CPU} casts {precision} weights to fp32 in every stage and keeps both"
         return None
 
@@ -100,10 +99,10 @@ class _OnnxRuntime:
 
     def _started(self, precision: Precision) -> tuple[str, dict[str, str]]:
         """The provider, which was seen to start, and its options."""
-        if self._provider != _CPU and (trouble := _trouble(self._provider)):
+        if self.provider != _CPU and (trouble := _trouble(self.provider)):
             reason, remedy = _explained(trouble)
             raise MissingRuntimeError(f"{self.name} cannot run", got=reason, hint=remedy)
-        return self._provider, self._options[precision]
+        return self.provider, self.options[precision]
 
     def layers(
         self, bundle: Bundle, precision: Precision, stage: StageSpec, x: np.ndarray
@@ -116,7 +115,7 @@ class _OnnxRuntime:
         options.add_session_config_entry(_DATA_FOLDER, str(graph.parent))
         names = [layer.output for layer in stage.layers]
         model = with_outputs(graph.read_bytes(), set(names) - {stage.outputs[0].name})
-        session = _inference(model, options, self._started(precision), stage.name)
+        session = inference_session(model, options, self._started(precision), stage.name)
         try:
             return dict(zip(names, session.run(names, {stage.inputs[0].name: x}), strict=True))
         except Exception as error:
@@ -176,11 +175,13 @@ class _OnnxRuntimeBackend:
         with self._lock:
             if stage not in self._sessions:
                 path = str(self._bundle.graph(stage, self._precision))
-                self._sessions[stage] = _inference(path, self._options, self._provider, stage)
+                self._sessions[stage] = inference_session(
+                    path, self._options, self._provider, stage
+                )
             return self._sessions[stage]
 
 
-def _inference(
+def inference_session(
     model: str | bytes, options: Any, provider: tuple[str, dict[str, str]], where: str
 ) -> Any:
     """An ONNX Runtime session on one provider, and on no other in its place."""
@@ -217,7 +218,7 @@ def _trouble(provider: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             onnxruntime.preload_dlls()
     try:
-        _inference(RELU_MODEL, session_options(Options()), (provider, {}), provider)
+        inference_session(RELU_MODEL, session_options(Options()), (provider, {}), provider)
     except RuntimeFailedError as error:
         return _loading_error(provider) or f"{error.what}: {error.got}"
     return ""
@@ -292,3 +293,8 @@ RUNTIMES = (
     _OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", 20, _CUDA_OPTIONS, _IN_FP32),
     _OnnxRuntime("onnxruntime-tensorrt", _TENSORRT, 25, _TENSORRT_OPTIONS, _AS_STORED),
 )
+
+
+def row_named(name: str) -> _OnnxRuntime:
+    """One of `RUNTIMES`, with its provider and options."""
+    return next(row for row in RUNTIMES if row.name == name)

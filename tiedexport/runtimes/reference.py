@@ -14,7 +14,7 @@ import numpy as np
 
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.results import Availability
-from tiedexport.runtimes import bind_by_running
+from tiedexport.runtimes import Runtime, bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from tiedexport.spec import StageSpec
 
 
-class _Reference:
+class _Reference(Runtime):
     name = "reference"
     rank = 90
-    slow, packs = True, False
-    remark = ""
+    slow = True
     precisions = (Precision.FP32, Precision.FP16, Precision.BF16)
     # `_widened` sees to that.
     accumulation = dict.fromkeys(Precision, Precision.FP32)

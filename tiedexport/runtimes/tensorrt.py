@@ -19,7 +19,7 @@ from tiedexport import trt
 from tiedexport.device import DeviceWeights, Engine, Execution, Gpu
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.results import Availability
-from tiedexport.runtimes import bind_by_running
+from tiedexport.runtimes import Runtime, bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ _PREFERENCE = ("shared", "one-plan", "baked")
 _AMPERE = 80
 
 
-class _TensorRT:
-    slow, packs = False, False
-    remark = ""
+class _TensorRT(Runtime):
     precisions = (Precision.FP16, Precision.BF16, Precision.FP32)
 
     def __init__(self, name: str, rank: int) -> None:

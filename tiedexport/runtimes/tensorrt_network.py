@@ -19,7 +19,7 @@ import numpy as np
 from tiedexport import trt
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import Availability
-from tiedexport.runtimes import Options, bind_by_running
+from tiedexport.runtimes import Options, Runtime, bind_by_running
 from tiedexport.spec import CODE_IN, STAGE_OF_VERB, Precision
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from tiedexport.spec import StageSpec
 
 
-class _TensorRTNetwork:
+class _TensorRTNetwork(Runtime):
     name = "tensorrt_network"
     rank = 95
-    slow, packs = True, False
+    slow = True
     remark = "network, simulated"
     precisions = (Precision.FP16, Precision.BF16, Precision.FP32)
     # True of the evaluation; of TensorRT's own sums it is no more than likely.

@@ -18,7 +18,7 @@ import numpy as np
 from tiedexport import trt
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.results import Availability
-from tiedexport.runtimes import Options, bind_by_running
+from tiedexport.runtimes import Options, Runtime, bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from tiedexport.spec import StageSpec
 
 
-class _Torch:
-    slow, packs = False, False
-    remark = ""
+class _Torch(Runtime):
     # oneDNN and MKL sum half-precision products in float32; `_float32_sums` makes CUDA do so.
     accumulation = dict.fromkeys(Precision, Precision.FP32)
 
@@ -156,34 +154,43 @@ def _settings(
     return entered
 
 
+def loaded_module(bundle: Bundle, precision: Precision, device: str) -> Any:
+    """The family module for evaluation, on a bundle's weights as they are stored.
+
+    Raises:
+        RuntimeFailedError: torch refused them.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from tiedexport.families import family_named
+
+    family = family_named(bundle.manifest.family)
+    try:
+        with torch.device("meta"):
+            config = msgspec.convert(bundle.manifest.config, type=family.config_type)
+            module = family.module(config)
+        state = load_file(bundle.weights_path(precision), device=device)
+        module.load_state_dict(state, assign=True)
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        raise RuntimeFailedError(
+            "torch could not load the bundle", where=bundle.path, got=str(error)
+        ) from error
+    return module.eval().requires_grad_(False)
+
+
 class _TorchBackend:
     """Runs the family module on the weights as stored; what follows the last layer is in fp32."""
 
     def __init__(self, bundle: Bundle, precision: Precision, device: str, options: Options) -> None:
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from tiedexport.families import family_named
-
         self._threads = options.threads if device == "cpu" else None
-        family = family_named(bundle.manifest.family)
-        try:
-            with torch.device("meta"):
-                config = msgspec.convert(bundle.manifest.config, type=family.config_type)
-                module = family.module(config)
-            state = load_file(bundle.weights_path(precision), device=device)
-            module.load_state_dict(state, assign=True)
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-            raise RuntimeFailedError(
-                "torch could not load the bundle", where=bundle.path, got=str(error)
-            ) from error
-        self._module = module.eval().requires_grad_(False)
+        self._module = loaded_module(bundle, precision, device)
         self._device = device
         types = _types(bundle, precision)
         self._settings = _settings(device, types)
         # Where there are several types, each layer takes its input in its own.
-        self._dtype = next(module.parameters()).dtype if len(types) == 1 else None
+        self._dtype = next(self._module.parameters()).dtype if len(types) == 1 else None
         self._functions: dict[str, Callable[[Any], Any]] = {
             "encoder": self._encode,
             "decoder": self._decode,
