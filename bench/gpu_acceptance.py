@@ -25,7 +25,6 @@ def folder() -> str:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    place = [] if {"-o", "--output"} & set(given) else ["-o", folder()]
-    sys.argv[1:] = ["bench", "--acceptance", *place, *given]
+    # Of two folders the last one counts: the user's.
+    sys.argv[1:] = ["bench", "--acceptance", "-o", folder(), *sys.argv[1:]]
     main()

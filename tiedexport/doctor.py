@@ -9,7 +9,8 @@ from tiedexport.results import Availability, Component, DoctorResult
 
 _RIVALS = ("onnxruntime", "onnxruntime-gpu")
 
-_TRAIN, _GPU, _RTX = (f"pip install 'tiedexport[{extra}]'" for extra in ("train", "gpu", "rtx"))
+_TRAIN = "pip install 'tiedexport[train]'"
+_GPU, _RTX = trt.REMEDIES["tensorrt"], trt.REMEDIES["tensorrt_rtx"]
 _PACKAGES = {
     "torch": ("trains and exports models", _TRAIN),
     "onnx": ("writes graphs, and evaluates them as the reference", _TRAIN),

@@ -117,14 +117,19 @@ def test_without_a_gpu_it_runs_to_its_end_and_says_so_everywhere(
     assert json.loads((tmp_path / "acceptance.json").read_bytes())["device"] == ""
 
 
-def test_the_script_is_the_command_with_a_place_for_its_results(monkeypatch, sections, tmp_path):
+@pytest.mark.parametrize("given", [[], ["--output=mine"], ["-omine"]])
+def test_the_script_is_the_command_with_a_place_for_its_results(
+    monkeypatch, sections, tmp_path, given
+):
     sections("passed")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(BENCH))
     monkeypatch.setattr("record.RESULTS", tmp_path)
     script = (BENCH / "gpu_acceptance.py").read_text()
-    monkeypatch.setattr("sys.argv", ["gpu_acceptance.py", "-q"])
+    monkeypatch.setattr("sys.argv", ["gpu_acceptance.py", "-q", *given])
     with pytest.raises(SystemExit) as stop:
         exec(compile(script, "gpu_acceptance.py", "exec"), {"__name__": "__main__"})
     assert stop.value.code == EXIT_DONE
-    (found,) = (tmp_path / "gpu").iterdir()
+    (found,) = [tmp_path / "mine"] if given else (tmp_path / "gpu").iterdir()
+    assert (tmp_path / "gpu").exists() == (not given)
     assert (found / "acceptance.json").is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import needs_rtx
@@ -15,8 +14,8 @@ from tiedexport import measure, trt
 from tiedexport.acceptance import builds, failures, machine, models, numerics, sharing, speed
 from tiedexport.acceptance.job import Job, Settings, view
 from tiedexport.progress import Progress
-from tiedexport.results import Availability, Latency
-from tiedexport.results.acceptance import Check, Note, judged
+from tiedexport.results import Availability
+from tiedexport.results.acceptance import Check, judged
 from tiedexport.runtimes import tensorrt as runner
 from tiedexport.spec import Precision
 
@@ -232,10 +231,13 @@ def test_without_plans_the_sections_that_need_them_do_not_run(gpu, tmp_path):
             list(section.run(bare))
 
 
-def test_a_row_is_a_check_a_latency_or_a_note(accepted):
-    _, _, found = accepted
-    assert all(isinstance(row, Check | Latency | Note) for row in found)
-    assert np.isfinite([row.figures.get("build_s", 0.0) for row in found]).all()
+def test_what_was_built_has_a_size_and_took_time(accepted):
+    _, job, found = accepted
+    built = [row.figures for row in found if row.status == "passed"]
+    assert len(built) == len(job.built)
+    assert all(figures["plan_bytes"] > 0 and figures["build_s"] > 0 for figures in built)
+    baked = [row.figures for row in found if " baked fp16" in row.what]
+    assert all(figures["plan_bytes"] > figures["parameter_bytes"] for figures in baked)
 
 
 def torch_finds_the_device(monkeypatch) -> None:

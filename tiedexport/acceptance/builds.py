@@ -64,7 +64,7 @@ def made(job: Job, name: str, precision: str) -> Path:
         models.require_torch()
         from tiedexport import export
 
-        job.tell(f"the {name} model in {precision}")
+        job.progress.say(f"the {name} model in {precision}")
         checkpoint = job.folder / f"{name}.pt"
         if not checkpoint.exists():
             widths = models.LARGE_WIDTHS if name == "large" else models.SMALL_WIDTHS
@@ -91,7 +91,7 @@ def with_engines(
         return job.made[path]
     from tiedexport import export  # late: without torch it can still add engines to a bundle
 
-    job.tell(f"{target} {mode} engines of {origin.stem}")
+    job.progress.say(f"{target} {mode} engines of {origin.stem}")
     shutil.copytree(origin, path)
     result = export.build(
         path, target=(target,), weights=mode, engine_options=options or EngineOptions(), force=True

@@ -128,10 +128,6 @@ class Job:
                 return built
         raise MissingRuntimeError(f"no plan was built by {package} with weights {way}")
 
-    def tell(self, what: str) -> None:
-        """Say what is being done."""
-        self.progress.say(what)
-
     def close(self) -> None:
         """Give back what the device holds for the job itself."""
         if "cuda" in self.__dict__:

@@ -29,7 +29,7 @@ def run(job: Job) -> Iterator[Finding]:
     def every_plan(package: str) -> Iterator[Check]:
         for built in job.built:
             if built.package == package:
-                job.tell(built.name)
+                job.progress.say(built.name)
                 yield from _examined(built)
 
     yield from each_package(job, "every plan", every_plan)

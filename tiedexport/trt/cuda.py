@@ -80,7 +80,7 @@ def _cuda_major(package: str) -> int | None:
         wheels = " ".join(requires(name) or ())
     except PackageNotFoundError:
         wheels = ""
-    if found := re.search(rf"\b{package}[-_]cu(\d+)", wheels.replace("-", "_")):
+    if found := re.search(rf"\b{package}_cu(\d+)", wheels.replace("-", "_")):
         return int(found[1])
     for major in sorted(DRIVER_FOR_CUDA, reverse=True):
         try:
