@@ -120,6 +120,11 @@ def bundle(path: Path, *, name: str = "handmade", training: bool = True) -> Bund
     return open_bundle(path)
 
 
+def images(n: int) -> np.ndarray:
+    """Inputs of the model's shape, float32 [n, SIDE, SIDE], the same for the same n."""
+    return np.random.default_rng(n).random((n, SIDE, SIDE), np.float32)
+
+
 def comparison(runtime: str, stage: str, precision: Precision, ratio: float) -> Comparison:
     return Comparison(
         runtime=runtime,

@@ -14,6 +14,7 @@ from tiedexport.engine_options import EngineOptions
 from tiedexport.manifest import Binding, FileRecord, PlanRecord, encode_manifest
 from tiedexport.results import Availability
 from tiedexport.runtimes import tensorrt as runner
+from tiedexport.session import open_session
 from tiedexport.spec import CODE_IN, Precision
 
 FP16, FP32 = Precision.FP16, Precision.FP32
@@ -117,3 +118,7 @@ def give_plans(gpu, bundle, **changes) -> None:
         gpu.plans[plan.file.encode()] = Engine(gpu, tensors, plan.profiles, **fields)
         if plan.options.version_compatible:
             gpu.version_compatible.add(plan.file.encode())
+
+
+def session_on(bundle):
+    return open_session(bundle, runtime="tensorrt_rtx")

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from handmade import images
 from recorded_onnxruntime import CUDA, TENSORRT, recorded_onnxruntime
 
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
@@ -31,10 +32,6 @@ def recorded(monkeypatch):
 @pytest.fixture
 def bundle(tmp_path):
     return handmade.bundle(tmp_path / "model.tied")
-
-
-def images(n: int) -> np.ndarray:
-    return np.random.default_rng(n).random((n, handmade.SIDE, handmade.SIDE), np.float32)
 
 
 @pytest.mark.parametrize("name", ROWS)

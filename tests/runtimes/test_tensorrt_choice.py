@@ -6,8 +6,8 @@ import logging
 
 import handmade
 import msgspec
-import numpy as np
 import pytest
+from handmade import images
 from recorded_machine import (
     FP16,
     PROFILE,
@@ -16,26 +16,18 @@ from recorded_machine import (
     plan_of,
     plan_of_halves,
     recorded_machine,
+    session_on,
     with_plans,
 )
 
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import MissingRuntimeError
 from tiedexport.runtimes import runtime_named
-from tiedexport.session import open_session
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     return recorded_machine(monkeypatch)
-
-
-def session_on(bundle):
-    return open_session(bundle, runtime="tensorrt_rtx")
-
-
-def images(n: int) -> np.ndarray:
-    return np.random.default_rng(n).random((n, handmade.SIDE, handmade.SIDE), np.float32)
 
 
 def plans_of_kinds(bundle, kinds):

@@ -14,6 +14,7 @@ from itertools import product
 import handmade
 import numpy as np
 import pytest
+from handmade import images
 from recorded_machine import bundle_with_plans, give_plans, recorded_machine
 
 from tiedexport.bundle import open_bundle
@@ -38,10 +39,6 @@ def machine_with(tmp_path, monkeypatch, weights, **changes):
 
 def session_on(bundle):
     return open_session(bundle, runtime="tensorrt_rtx", precision="fp16")
-
-
-def images(n: int) -> np.ndarray:
-    return np.random.default_rng(n).random((n, handmade.SIDE, handmade.SIDE), np.float32)
 
 
 def work(bundle) -> np.ndarray:

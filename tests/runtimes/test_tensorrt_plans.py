@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import sign_files
+from handmade import images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_machine import (
@@ -18,6 +19,7 @@ from recorded_machine import (
     give_plans,
     plan_of,
     recorded_machine,
+    session_on,
     with_plans,
 )
 from safetensors.numpy import save_file
@@ -26,7 +28,6 @@ from tiedexport.bundle import open_bundle
 from tiedexport.device import Engine, Gpu, memory_bytes
 from tiedexport.engine_options import EngineOptions
 from tiedexport.errors import ArrayError, BundleError, RuntimeFailedError
-from tiedexport.session import open_session
 from tiedexport.spec import CODE_IN
 
 SIDE, CODE = handmade.SIDE, handmade.CODE
@@ -42,14 +43,6 @@ def halves(tmp_path, gpu):
     bundle = bundle_with_plans(tmp_path / "halves.tied", weights="one-plan")
     give_plans(gpu, bundle)
     return bundle
-
-
-def session_on(bundle):
-    return open_session(bundle, runtime="tensorrt_rtx")
-
-
-def images(n: int) -> np.ndarray:
-    return np.random.default_rng(n).random((n, SIDE, SIDE), np.float32)
 
 
 def codes(n: int) -> np.ndarray:

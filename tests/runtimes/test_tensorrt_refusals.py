@@ -15,6 +15,7 @@ from recorded_machine import (
     bundle_with_plans,
     give_plans,
     recorded_machine,
+    session_on,
 )
 
 from tiedexport import trt
@@ -23,7 +24,6 @@ from tiedexport.errors import BundleError, MissingRuntimeError, RuntimeFailedErr
 from tiedexport.results import Availability
 from tiedexport.runtimes import Options, runtime_named
 from tiedexport.runtimes import tensorrt as runner
-from tiedexport.session import open_session
 from tiedexport.spec import Precision
 
 DECODER = b"plans/rtx/decoder.fp16.plan"
@@ -39,10 +39,6 @@ def bundle(tmp_path, gpu):
     bundle = bundle_with_plans(tmp_path / "model.tied")
     give_plans(gpu, bundle)
     return bundle
-
-
-def session_on(bundle):
-    return open_session(bundle, runtime="tensorrt_rtx")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import handmade
 import numpy as np
 import pytest
 import recording_gpu
-from recorded_machine import FP16, bundle_with_plans, give_plans, recorded_machine
+from handmade import images
+from recorded_machine import FP16, bundle_with_plans, give_plans, recorded_machine, session_on
 
 from tiedexport.bundle import open_bundle
 from tiedexport.device import DeviceWeights
@@ -31,19 +32,11 @@ def bundle(tmp_path, gpu):
     return bundle
 
 
-def session_on(bundle):
-    return open_session(bundle, runtime="tensorrt_rtx")
-
-
 def expected(bundle, x, shape):
     """What the recorded engine computes."""
     scale = sum(float(w.astype(np.float64).sum()) for w in bundle.weights(FP16).values())
     total = x.astype(np.float64).sum(axis=tuple(range(1, x.ndim)))
     return np.broadcast_to((scale * total).reshape(len(x), *[1] * len(shape)), (len(x), *shape))
-
-
-def images(n: int) -> np.ndarray:
-    return np.random.default_rng(n).random((n, handmade.SIDE, handmade.SIDE), np.float32)
 
 
 def weight_allocations(gpu, bundle) -> int:
