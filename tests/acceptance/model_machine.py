@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import importlib
 import sys
-import types
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "runtimes"))
 
+from recorded_machine import Logger, put_into_machine
 from recording_gpu import Stream
 from recording_tensorrt import Engine, RecordingTensorRT, Tensor
 
 from tiedexport import rounding, trt
 from tiedexport.acceptance import cuda
 from tiedexport.errors import MissingRuntimeError
-from tiedexport.results import Availability
-from tiedexport.runtimes import tensorrt as runner
 
 STEP_MS = 0.01
 """What each piece of work takes on the device."""
-
-CAPABILITY = 89
 
 
 @dataclass(eq=False)
@@ -234,18 +230,14 @@ def model_machine(monkeypatch) -> ModelGpu:
     """A machine with an sm89 device, cuda-core and TensorRT-RTX."""
     gpu, real = ModelGpu(), trt.load("tensorrt_rtx")
     handle = trt.Handle(_Module(gpu), real.package, real.version, real.logger)
-    there = Availability(True, "CUDA 13.0")
 
     def load(name: str) -> trt.Handle:
         if name != handle.package:
             raise MissingRuntimeError(f"{name} is missing", got="no such Python package")
         return handle
 
-    def log(severity: str, message: str) -> None:
-        for collector in handle.logger.collectors.values():
-            collector.append(message)
-
-    gpu.logger = types.SimpleNamespace(log=log)
+    gpu.logger = Logger()
+    gpu.logger.collectors = real.logger.collectors
     real_enqueue = Stream.enqueue
 
     def enqueue(stream: Stream, name: str, work) -> None:
@@ -257,11 +249,5 @@ def model_machine(monkeypatch) -> ModelGpu:
 
     monkeypatch.setattr(Stream, "enqueue", enqueue)
     monkeypatch.setattr(cuda, "perf_counter", lambda: gpu.clock_ms / 1e3)
-    monkeypatch.setattr(trt, "load", load)
-    monkeypatch.setattr(trt, "driver", lambda: there)
-    monkeypatch.setattr(trt, "driver_for", lambda name: there)
-    monkeypatch.setattr(trt, "device", lambda: trt.Device("GeForce Test", CAPABILITY))
-    monkeypatch.setattr(runner, "find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "cuda.core", gpu.core)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", gpu.driver)
+    put_into_machine(monkeypatch, gpu, load)
     return gpu

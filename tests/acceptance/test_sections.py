@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import needs_rtx
-from model_machine import CAPABILITY, STEP_MS, ModelGpu, model_machine
+from model_machine import STEP_MS, ModelGpu, model_machine
+from recorded_machine import CAPABILITY
 
 from tiedexport import measure, trt
 from tiedexport.acceptance import builds, failures, machine, models, numerics, sharing, speed

@@ -19,6 +19,7 @@ from tiedexport.spec import CODE_IN, Precision
 
 FP16, FP32 = Precision.FP16, Precision.FP32
 VERSION, PROFILE = "1.7.1", (1, 8, 16)
+CAPABILITY = 89
 _WEIGHTS_BYTES = 512
 
 
@@ -98,15 +99,20 @@ def recorded_machine(monkeypatch, package="tensorrt_rtx") -> RecordingTensorRT:
     gpu = RecordingTensorRT(package)
     gpu.logger = Logger()
     handle = trt.Handle(gpu.module, package, VERSION, gpu.logger)
+    put_into_machine(monkeypatch, gpu, lambda name: handle)
+    return gpu
+
+
+def put_into_machine(monkeypatch, gpu, load) -> None:
+    """Let the runner find this GPU with a driver and cuda-core, and packages as `load` does."""
     there = Availability(True, "CUDA 13.0")
-    monkeypatch.setattr(trt, "load", lambda name: handle)
+    monkeypatch.setattr(trt, "load", load)
     monkeypatch.setattr(trt, "driver", lambda: there)
     monkeypatch.setattr(trt, "driver_for", lambda name: there)
-    monkeypatch.setattr(trt, "device", lambda: trt.Device("GeForce Test", 89))
+    monkeypatch.setattr(trt, "device", lambda: trt.Device("GeForce Test", CAPABILITY))
     monkeypatch.setattr(runner, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "cuda.core", gpu.core)
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", gpu.driver)
-    return gpu
 
 
 def give_plans(gpu, bundle, **changes) -> None:
