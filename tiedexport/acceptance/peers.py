@@ -37,10 +37,10 @@ class OnnxRuntime:
     """
 
     def __init__(self, cuda: Cuda, bundle: Bundle, runtime: str, precision: Precision) -> None:
-        from tiedexport.runtimes.onnxruntime import row_named
+        from tiedexport.runtimes.onnxruntime import RUNTIMES
 
         self._cuda, self._bundle, self._precision = cuda, bundle, precision
-        row = row_named(runtime)
+        row = next(row for row in RUNTIMES if row.name == runtime)
         self._provider, self._graph_option = row.provider, GRAPH_OPTIONS[runtime]
         self._options = row.options[precision] | {"user_compute_stream": str(cuda.stream)}
 

@@ -293,8 +293,3 @@ RUNTIMES = (
     _OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", 20, _CUDA_OPTIONS, _IN_FP32),
     _OnnxRuntime("onnxruntime-tensorrt", _TENSORRT, 25, _TENSORRT_OPTIONS, _AS_STORED),
 )
-
-
-def row_named(name: str) -> _OnnxRuntime:
-    """One of `RUNTIMES`, with its provider and options."""
-    return next(row for row in RUNTIMES if row.name == name)
