@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "file.hpp"
 #include "manifest.hpp"
+#include "mapping.hpp"
 #include "tiedexport/tiedexport.h"
 
 namespace tiedexport::internal {
@@ -25,27 +28,27 @@ struct Tensor {
 /// type, without overlap.
 class Weights {
  public:
-  /// Throws Error (IO, CORRUPT). `expected_bytes` is what the manifest says of its size.
-  Weights(int directory_fd, const std::string& name, std::uint64_t expected_bytes,
-          const std::string& where);
-  ~Weights();
+  /// Maps the regular file that is open as `fd`, which stays the caller's. `expected_bytes` is
+  /// what the manifest says of its size. Throws Error (IO, CORRUPT).
+  Weights(int fd, std::uint64_t expected_bytes, const std::string& where);
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;
 
   /// The tensor of that name; throws Error (CORRUPT) if there is none.
   const Tensor& tensor(const std::string& name) const;
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
-  const void* data() const { return mapping_; }
-  std::size_t size_bytes() const { return size_bytes_; }
+  const void* data() const { return mapping_.data(); }
+  std::size_t size_bytes() const { return mapping_.size_bytes(); }
   /// Throws Error (CORRUPT) if the file was truncated since it was mapped; reading past its end
-  /// would kill the process. One fstat: sessions call it before each run.
+  /// would kill the process. One fstat: sessions call it before each run. A file that is cut
+  /// between this call and the last read of the run still kills the process (SIGBUS), and one that
+  /// is written to in place changes the results: whoever may write to a bundle is trusted.
   void refuse_if_truncated() const;
 
  private:
-  int fd_ = -1;
-  void* mapping_ = nullptr;
-  std::size_t size_bytes_ = 0;
+  File file_;  // a file that was replaced in the bundle lives on, unchanged, while it is open
   std::string where_;
+  Mapping mapping_;
   std::map<std::string, Tensor> tensors_;
 };
 
@@ -54,7 +57,6 @@ class Bundle {
  public:
   /// Throws Error: NOT_FOUND (no bundle there), IO, CORRUPT, UNSUPPORTED (newer schema).
   Bundle(const std::string& path, tiedexport_check check);
-  ~Bundle();
   Bundle(const Bundle&) = delete;
   Bundle& operator=(const Bundle&) = delete;
 
@@ -68,9 +70,10 @@ class Bundle {
 
  private:
   std::string path_;
-  int directory_fd_ = -1;
+  File directory_;
   tiedexport_check check_;
   Manifest manifest_;
+  std::map<Type, File> weights_files_;  // as they were checked
   mutable std::mutex mutex_;
   mutable std::map<Type, std::weak_ptr<const Weights>> weights_;
 };

@@ -52,7 +52,7 @@ struct Stage {
 struct Binding {
   std::string name, role;
   Type type = Type::fp32;
-  std::vector<std::size_t> shape;
+  std::vector<std::int64_t> shape;  // -1: the batch
 };
 
 struct Profile {
