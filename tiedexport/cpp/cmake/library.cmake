@@ -1,0 +1,38 @@
+# What users link, `tiedexport::runtime`: the objects that the tests see from inside, as one library
+# that shows nothing but the C interface.
+include(GNUInstallDirs)
+set(library_kind STATIC)
+if(TIEDEXPORT_SHARED)
+  set(library_kind SHARED)
+else()
+  # Who links the archive into a library of his own does not export our functions from it.
+  target_compile_definitions(tiedexport_internal PUBLIC TIEDEXPORT_STATIC)
+endif()
+add_library(tiedexport ${library_kind} $<TARGET_OBJECTS:tiedexport_internal>)
+add_library(tiedexport::runtime ALIAS tiedexport)
+set_target_properties(tiedexport PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME runtime)
+target_compile_features(tiedexport INTERFACE c_std_99)
+target_include_directories(tiedexport INTERFACE
+  $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
+  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+target_link_libraries(tiedexport PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+
+if(TIEDEXPORT_SHARED)
+  set(exports ${CMAKE_CURRENT_SOURCE_DIR}/cmake/exports.map)
+  set_target_properties(tiedexport PROPERTIES LINK_DEPENDS ${exports})
+  target_link_options(tiedexport PRIVATE -Wl,--version-script=${exports})
+  if(NOT TIEDEXPORT_SANITIZE) # whose functions come with the program
+    target_link_options(tiedexport PRIVATE -Wl,--no-undefined)
+  endif()
+  if(NOT SKBUILD) # a wheel has no links: it would hold the library once a name
+    set_target_properties(tiedexport PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION 1)
+  endif()
+else()
+  target_compile_definitions(tiedexport INTERFACE TIEDEXPORT_STATIC)
+  # CMake links a program with C++ in it by the C++ compiler, where the project has that language.
+  target_link_libraries(tiedexport INTERFACE $<$<LINK_LANGUAGE:C>:stdc++$<SEMICOLON>m>)
+endif()
+
+if(TIEDEXPORT_INSTALL)
+  include(cmake/install.cmake)
+endif()
