@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -67,6 +68,15 @@ class Bundle {
   /// The bytes of a file that the manifest lists, checked against its size (and digest, if the
   /// bundle was opened so) once more, so that nobody can swap it after the check.
   std::vector<std::byte> read(const std::string& file) const;
+  /// What a backend keeps once for all sessions of this bundle, such as weights on a device: made
+  /// by the first who asks for `key`, gone with the last who holds it. Safe from many threads.
+  std::shared_ptr<void> once(const std::string& key,
+                             const std::function<std::shared_ptr<void>()>& make) const {
+    const std::lock_guard<std::mutex> lock(once_mutex_);
+    std::shared_ptr<void> held = once_[key].lock();
+    if (held == nullptr) once_[key] = held = make();
+    return held;
+  }
 
  private:
   std::string path_;
@@ -76,6 +86,8 @@ class Bundle {
   std::map<Type, File> weights_files_;  // as they were checked
   mutable std::mutex mutex_;
   mutable std::map<Type, std::weak_ptr<const Weights>> weights_;
+  mutable std::mutex once_mutex_;
+  mutable std::map<std::string, std::weak_ptr<void>> once_;
 };
 
 }  // namespace tiedexport::internal

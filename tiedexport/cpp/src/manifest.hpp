@@ -64,6 +64,9 @@ struct Profile {
 struct Plan {
   std::string file, stage, target, package, package_version, weights;
   Type precision = Type::fp16;
+  // Of its options (absent: false): "version_compatible", "hardware_compatibility" == "ampere+",
+  // "strip_weights".
+  bool version_compatible = false, ampere_or_newer = false, stripped = false;
   std::vector<int> compute_capabilities;
   std::vector<Profile> profiles;
   std::vector<Binding> bindings;
