@@ -29,6 +29,7 @@ class Scratch {
     std::size_t size = 0, used = 0;
   };
   std::vector<Block> blocks_;
+  std::size_t wanted_ = 0;  // size of the next block, from what the last call used
 };
 
 }  // namespace tiedexport::internal::native
