@@ -1,0 +1,20 @@
+// Rows of backends that this source does not have yet.
+#include "backend.hpp"
+
+namespace tiedexport::internal {
+namespace {
+
+Availability absent() { return {false, "", "not compiled", ""}; }
+std::string refusal(const Bundle&, Type) { return "not compiled"; }
+std::unique_ptr<Backend> open(std::shared_ptr<const Bundle>, const Options&) { return nullptr; }
+
+}  // namespace
+
+__attribute__((weak)) BackendRow tensorrt_backend() {
+  return {"tensorrt", 5, absent, refusal, open};
+}
+__attribute__((weak)) BackendRow onnxruntime_backend() {
+  return {"onnxruntime", 20, absent, refusal, open};
+}
+
+}  // namespace tiedexport::internal

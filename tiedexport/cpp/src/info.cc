@@ -1,0 +1,43 @@
+#include "info.hpp"
+
+#include "backends.hpp"
+#include "native/products.hpp"
+
+namespace tiedexport::internal {
+namespace {
+
+using native::Simd;
+constexpr Simd every_simd[] = {Simd::scalar, Simd::sse4,        Simd::avx2,
+                               Simd::avx512, Simd::avx512_bf16, Simd::neon};
+
+std::string line(const BackendRow& row) {
+  const Availability availability = row.availability();
+  const std::string name = "  " + std::string(row.name) + ": ";
+  if (!availability.available) return name + "not available: " + words(availability) + "\n";
+  return name + "available" + (availability.version.empty() ? "" : ", " + availability.version) +
+         "\n";
+}
+
+std::string instruction_sets(bool here) {
+  std::string text;
+  for (const Simd simd : every_simd) {
+    if (native::simd_runs_here(simd) == here)
+      text += (text.empty() ? "" : ", ") + std::string(native::name_of(simd));
+  }
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
+std::string info() {
+  std::string text = "tiedexport " TIEDEXPORT_VERSION ", ABI " +
+                     std::to_string(tiedexport_abi_version()) +
+                     "\nbackends, as \"auto\" tries them:\n";
+  for (const BackendRow& row : backends()) text += line(row);
+  text += "instruction sets of native: " + instruction_sets(true) + "; best here: ";
+  text += native::name_of(native::best_simd());
+  text += "\n  not compiled, or not on this CPU: " + instruction_sets(false) + "\n";
+  return text;
+}
+
+}  // namespace tiedexport::internal
