@@ -38,11 +38,12 @@ class Recording:
         refused: tuple[Precision, ...] = (),
         copying: tuple[Precision, ...] = (),
         slow: bool = False,
+        slower: tuple[Precision, ...] = (),
         failure: Exception | None = None,
     ) -> None:
         self.name, self._reason, self.precisions = name, reason, precisions
         self._refused, self._failure = refused, failure
-        self._copying, self.slow = copying, slow
+        self._copying, self.slow, self._slower = copying, slow, slower
         self.running: Callable[[], None] = lambda: None
         self.opened: list[tuple[Bundle, Precision, Options]] = []
         self.closed = 0
@@ -55,6 +56,9 @@ class Recording:
 
     def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
         return f"{self.name} copies {precision}" if precision in self._copying else None
+
+    def slower_than_others(self, bundle: Bundle, precision: Precision) -> str | None:
+        return f"{self.name} is slow in {precision}" if precision in self._slower else None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> SimpleNamespace:
         self.opened.append((bundle, precision, options))

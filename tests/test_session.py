@@ -128,6 +128,18 @@ def test_a_slow_evaluator_waits_its_turn(dense_bundle: Bundle, install):
     assert open_session(dense_bundle).runtime == "judge"
 
 
+def test_auto_prefers_what_is_faster_but_not_at_the_price_of_a_copy(dense_bundle, install):
+    slower, copying = Recording("slower", slower=(FP16,)), Recording("copying", copying=(FP16,))
+    judge = Recording("judge", slow=True)
+    install(slower, copying, judge, Recording("faster"))
+    assert open_session(dense_bundle, precision="fp16").runtime == "faster"
+    assert open_session(dense_bundle, precision="fp32").runtime == "slower"
+    assert open_session(dense_bundle, runtime="slower", precision="fp16").runtime == "slower"
+    install(slower, copying, judge)
+    assert open_session(dense_bundle, precision="fp16").runtime == "slower"
+    assert open_session(dense_bundle, precision="fp16", memory="packed").runtime == "copying"
+
+
 def test_stages_that_no_session_could_serve_open_no_runtime(dense_bundle: Bundle, install):
     row = Recording()
     install(row)

@@ -39,7 +39,8 @@ def open_session(
 
     A runtime or precision that would store weights again behind the scenes in shared memory (see
     `Session.hidden_copies`) is opened if it is asked for by name, or if nothing else but a slow
-    evaluator can run the bundle; the log then warns.
+    evaluator can run the bundle; the log then warns. "auto" passes over a runtime that is slower
+    at this bundle than those after it, unless they would store weights again.
 
     Args:
         bundle: an open bundle, or the path of one (then every hash is checked).
@@ -104,14 +105,17 @@ def _candidates(
 ) -> Iterator[tuple[Runtime, Precision]]:
     """What can run the bundle, in order of rank, but first what keeps one copy of each weight.
 
-    A slow evaluator waits its turn even so. `reasons` gets why the others cannot.
+    What others do faster waits its turn with those that copy, and so does a slow evaluator.
+    `reasons` gets why the others cannot.
     """
     later = []
     for row in rows:
         precision, reason = choose_precision(row, bundle, wanted)
         if precision is None:
             reasons.append(f"{row.name}: {reason}")
-        elif row.slow or (memory == "shared" and row.hidden_copies(bundle, precision)):
+            continue
+        copies = memory == "shared" and row.hidden_copies(bundle, precision)
+        if row.slow or copies or row.slower_than_others(bundle, precision):
             later.append((row, precision))
         else:
             yield row, precision

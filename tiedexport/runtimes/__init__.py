@@ -65,7 +65,8 @@ class Runtime(Protocol):
 
     Attributes:
         name: as given to `--runtime`.
-        rank: `auto` takes the available runtime of the lowest rank.
+        rank: `auto` takes the available runtime of the lowest rank, but first what keeps one
+            copy of each weight and is not slower than others.
         slow: an evaluator for judging, not for deploying: timed only if asked for by name.
         packs: whether "packed" memory is laid out otherwise than "shared".
         remark: what must be said beside each of its results: that it simulates another, say.
@@ -95,6 +96,13 @@ class Runtime(Protocol):
         `auto` prefers whatever holds it once. Copies on a device are not the host's.
         """
         ...
+
+    def slower_than_others(self, bundle: Bundle, precision: Precision) -> str | None:
+        """Why those of a higher rank run this bundle in this precision faster; or None.
+
+        `auto` prefers them, unless they would store weights again.
+        """
+        return None
 
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> Backend:
         """Get ready to run every stage.
