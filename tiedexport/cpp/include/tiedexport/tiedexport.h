@@ -65,7 +65,7 @@ typedef struct tiedexport_session tiedexport_session;
 
 /* A stage's input or output. Arrays are densely packed, row-major, [batch, shape...]. */
 typedef struct tiedexport_tensor {
-  const char* name; /* lives as long as the bundle */
+  const char* name; /* lives as long as the bundle or a session of it */
   tiedexport_type type;
   uint32_t rank; /* without the batch axis */
   uint64_t shape[TIEDEXPORT_MAX_RANK];
@@ -73,7 +73,7 @@ typedef struct tiedexport_tensor {
 } tiedexport_tensor;
 
 typedef struct tiedexport_stage {
-  const char* name; /* "encoder", "decoder", "autoencoder"; lives as long as the bundle */
+  const char* name; /* "encoder", "decoder", "autoencoder"; lives as `name` does */
   tiedexport_tensor input, output;
 } tiedexport_stage;
 
