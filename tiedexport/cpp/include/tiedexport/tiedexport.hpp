@@ -87,7 +87,6 @@ class Span {
   using IfSame = std::enable_if_t<std::is_convertible_v<From (*)[], T (*)[]>>;
 
  public:
-  constexpr Span() noexcept = default;
   constexpr Span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
   /// A std::vector, std::array, std::span, T[n], or what else std::data takes.
   template <class Array,
@@ -98,8 +97,8 @@ class Span {
   constexpr std::size_t size() const noexcept { return size_; }
 
  private:
-  T* data_ = nullptr;
-  std::size_t size_ = 0;
+  T* data_;
+  std::size_t size_;
 };
 
 namespace detail {
@@ -167,7 +166,6 @@ class Bundle {
       all.emplace_back(tiedexport_precision_at(get(), i));
     return all;
   }
-  /// For the functions of tiedexport.h.
   const tiedexport_bundle* get() const noexcept { return handle_.get(); }
 
  private:
@@ -234,13 +232,9 @@ class Session {
 
 #if defined(__cpp_exceptions)
   /// run(stage, in) returns a std::vector; run(stage, in, out) writes into `out`.
-  template <class In>
-  std::vector<detail::Element<const In>> run(const char* stage, const In& in) {
-    return try_run(stage, in).value();
-  }
-  template <class In, class Out>
-  void run(const char* stage, const In& in, Out&& out) {
-    (void)try_run(stage, in, std::forward<Out>(out)).value();
+  template <class... T>
+  auto run(const char* stage, T&&... arrays) {
+    return try_run(stage, std::forward<T>(arrays)...).value();
   }
   template <class... T>
   auto encode(T&&... arrays) {
@@ -260,7 +254,6 @@ class Session {
   std::string precision() const { return tiedexport_session_precision(get()); }
   /// One line: instruction set, threads, device, versions.
   std::string description() const { return tiedexport_session_description(get()); }
-  /// For the functions of tiedexport.h.
   tiedexport_session* get() const noexcept { return handle_.get(); }
 
  private:
@@ -279,9 +272,7 @@ class Session {
     for (const Stage& stage : stages_) {
       if (std::strcmp(stage.name, name) != 0) continue;
       if (std::is_same_v<T, float> != (stage.input.type == TIEDEXPORT_FP32))
-        return Failure{TIEDEXPORT_INVALID_ARGUMENT,
-                       "the arrays are not of the stage's type: float for fp32, std::uint16_t for "
-                       "fp16 and bf16"};
+        return Failure{TIEDEXPORT_INVALID_ARGUMENT, "float is for fp32, std::uint16_t for others"};
       const std::size_t sample = detail::elements(stage.input);
       if (sample == 0 || in.size() % sample != 0)
         return detail::refused("the input is no whole number of samples", in.size(), sample);
