@@ -52,6 +52,17 @@ def main() -> None:
     record(f"build_large_{arguments.widths}", figures)
 
 
+def build_bundle(path: Path, widths: list[int], precision: str) -> str:
+    """The path of a bundle of an untrained model, made in a process of its own."""
+    checkpoint = path.with_suffix(".pt")
+    write_checkpoint(checkpoint, widths)
+    command = [sys.executable, "-m", "tiedexport", "build", str(checkpoint)]
+    command += ["--precision", precision, "--target", "none", "-q"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    checkpoint.unlink()
+    return str(path.with_suffix(".tied"))
+
+
 def write_checkpoint(path: Path, widths: list[int]) -> None:
     """An untrained checkpoint: He-normal weights, zero biases, 32 random inputs."""
     torch.manual_seed(0)

@@ -12,26 +12,22 @@ import argparse
 import gc
 import logging
 import multiprocessing
-import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from build_large import write_checkpoint
+from build_large import build_bundle
 from record import record
+from ways import Opened, Way, missing, opened
 
 from tiedexport import open_bundle, open_session
 from tiedexport.memory import data_pss_bytes, private_bytes
-from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.connection import Connection
     from typing import Self
 
@@ -41,28 +37,17 @@ STAGES = ("encoder", "decoder", "autoencoder")
 CALLS, OPENS = 5, 50
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a bundle is opened; memory "default" is ONNX Runtime without any option of ours."""
-
-    runtime: str
-    precision: str
-    memory: str
-
-    @property
-    def script(self) -> str:
-        """What its figures are kept under."""
-        return f"memory_{self.runtime}_{self.precision}_{self.memory}"
-
-
 WAYS = (
-    Way("onnxruntime", "fp32", "shared"),
+    Way("native", "fp32"),
+    Way("native", "fp16"),
+    Way("native", "bf16"),
+    Way("onnxruntime", "fp32"),
     Way("onnxruntime", "fp32", "packed"),
     Way("onnxruntime", "fp32", "default"),
-    Way("onnxruntime", "fp16", "shared"),
-    Way("torch", "fp32", "shared"),
-    Way("torch", "bf16", "shared"),
-    Way("torch", "fp16", "shared"),
+    Way("onnxruntime", "fp16"),
+    Way("torch", "fp32"),
+    Way("torch", "bf16"),
+    Way("torch", "fp16"),
 )
 
 
@@ -75,18 +60,22 @@ def main() -> None:
     arguments = parser.parse_args()
     weight_bytes = arguments.mib << 20
     ways = [way for way in WAYS if arguments.only in way.script]
+    for way in ways.copy():
+        if reason := missing(way):
+            print(f"{way} is not run: {reason}")
+            ways.remove(way)
     measured: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
-        tiny = _build(Path(folder) / "tiny", 4, "fp32,fp16,bf16")
-        full = _build(Path(folder) / "full", weight_bytes // 4 // FEATURES, "fp32")
+        tiny = _built(folder, "tiny", 4, "fp32,fp16,bf16")
+        full = _built(folder, "full", weight_bytes // 4 // FEATURES, "fp32")
         bundles = dict.fromkeys(ways, full)
         if halves := [way for way in ways if way.precision != "fp32"]:
-            half = _build(Path(folder) / "half", weight_bytes // 2 // FEATURES, "fp16,bf16")
+            half = _built(folder, "half", weight_bytes // 2 // FEATURES, "fp16,bf16")
             bundles |= dict.fromkeys(halves, half)
         for turn in range(arguments.rounds):
             for way in ways[:: -1 if turn % 2 else 1]:
                 many = arguments.processes if turn == 0 else 1
-                measured[way].append(_measure(way, tiny, bundles[way], many, weight_bytes))
+                measured[way].append(measure(way, tiny, bundles[way], many, weight_bytes))
         growth = {
             way: _growth(way, tiny, full)
             for way in ways
@@ -104,30 +93,25 @@ def main() -> None:
         record(way.script, {**figures, **settings, "rounds": arguments.rounds})
 
 
-def _build(path: Path, code: int, precision: str) -> str:
-    """A bundle of one untrained tied layer, made in a process of its own."""
-    checkpoint = path.with_suffix(".pt")
-    write_checkpoint(checkpoint, [FEATURES, code])
-    command = [sys.executable, "-m", "tiedexport", "build", str(checkpoint)]
-    command += ["--precision", precision, "--target", "none", "-q"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    checkpoint.unlink()
-    return str(path.with_suffix(".tied"))
+def _built(folder: str, name: str, code: int, precision: str) -> str:
+    return build_bundle(Path(folder) / name, [FEATURES, code], precision)
 
 
-def _measure(
-    way: Way, tiny: str, bundle: str, processes: int, weight_bytes: int
+def measure(
+    way: Way, tiny: str, bundle: str, processes: int, weight_bytes: int, threads: int = 1
 ) -> dict[str, float]:
     """Seconds of one process, its memory, and that of several which are alive at once."""
     with ExitStack() as alive:
-        first = alive.enter_context(Process(way, tiny, bundle))
+        first = alive.enter_context(Process(way, tiny, bundle, threads))
         open_bundle(bundle)  # reads every byte, so that no disk is measured
         figures: dict[str, float] = first.ask("first_output")
         figures |= first.ask("run")
         figures["one_over_weight"] = first.growth_bytes() / weight_bytes
         if processes == 1:
             return figures
-        others = [alive.enter_context(Process(way, tiny, bundle)) for _ in range(processes - 1)]
+        others = [
+            alive.enter_context(Process(way, tiny, bundle, threads)) for _ in range(processes - 1)
+        ]
         for other in others:
             other.ask("first_output")
             other.ask("run")
@@ -156,10 +140,10 @@ def _checks(bundle: str, rounds: int) -> dict[str, float]:
 class Process:
     """A `Holder` in a process of its own."""
 
-    def __init__(self, way: Way, tiny: str, bundle: str) -> None:
+    def __init__(self, way: Way, tiny: str, bundle: str, threads: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, way, tiny, bundle))
+        self._process = context.Process(target=_serve, args=(theirs, way, tiny, bundle, threads))
         self._process.start()
         theirs.close()
         self._pipe.recv()
@@ -186,9 +170,9 @@ class Process:
         self._process.join()
 
 
-def _serve(pipe: Connection, way: Way, tiny: str, bundle: str) -> None:
+def _serve(pipe: Connection, way: Way, tiny: str, bundle: str, threads: int) -> None:
     logging.disable(logging.WARNING)  # of copies: they are what is measured
-    holder = Holder(way, tiny, bundle)
+    holder = Holder(way, tiny, bundle, threads)
     pipe.send("ready")
     while True:
         try:
@@ -201,12 +185,13 @@ def _serve(pipe: Connection, way: Way, tiny: str, bundle: str) -> None:
 class Holder:
     """Opens a bundle in one way and keeps it open."""
 
-    def __init__(self, way: Way, tiny: str, bundle: str) -> None:
-        self._way, self._bundle = way, bundle
-        self._inputs = _inputs(bundle)
-        warming = self._opened(tiny)
-        for (stage, _), x in _inputs(tiny).items():
-            warming(stage, x)
+    def __init__(self, way: Way, tiny: str, bundle: str, threads: int) -> None:
+        self._way, self._bundle, self._threads = way, bundle, threads
+        self._arrays = _arrays(bundle)
+        warming = opened(way, tiny, threads)
+        for (stage, _), (x, out) in _arrays(tiny).items():
+            warming.run(stage, x, out)
+        warming.close()
         del warming
         gc.collect()
 
@@ -215,20 +200,20 @@ class Holder:
 
         Seconds of the processor as well: on a busy machine they tell more.
         """
-        x = self._inputs["autoencoder", 1]
+        x, out = self._arrays["autoencoder", 1]
         start, cpu_start = perf_counter(), process_time()
-        self._call = self._opened(self._bundle)
-        self._call("autoencoder", x)
+        self._opened = opened(self._way, self._bundle, self._threads)
+        self._opened.run("autoencoder", x, out)
         wall_s, cpu_s = perf_counter() - start, process_time() - cpu_start
         return {"first_output_s": wall_s, "first_output_cpu_s": cpu_s}
 
     def run(self) -> dict[str, float]:
         """Every stage at every batch size; median seconds of the autoencoder."""
         figures = {}
-        for (stage, batch), x in self._inputs.items():
-            self._call(stage, x)
+        for (stage, batch), (x, out) in self._arrays.items():
+            self._opened.run(stage, x, out)
             if stage == "autoencoder":
-                seconds = [_seconds(self._call, stage, x) for _ in range(CALLS)]
+                seconds = [_seconds(self._opened, stage, x, out) for _ in range(CALLS)]
                 figures[f"batch_{batch}_s"] = median(seconds)
         return figures
 
@@ -243,53 +228,26 @@ class Holder:
                 threads=1,
             ) as session:
                 for stage in STAGES:
-                    session.run(stage, self._inputs[stage, 1])
+                    session.run(stage, *self._arrays[stage, 1])
         gc.collect()
         return private_bytes()
 
-    def _opened(self, path: str) -> Callable[[str, np.ndarray], np.ndarray]:
-        bundle = open_bundle(path, check="size")
-        if self._way.memory != "default":
-            session = open_session(
-                bundle,
-                runtime=self._way.runtime,
-                precision=self._way.precision,
-                memory=self._way.memory,
-                threads=1,
-            )
-            return session.run
-        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        sessions: dict[str, Any] = {}
-
-        def call(stage: str, x: np.ndarray) -> np.ndarray:
-            if stage not in sessions:
-                graph = bundle.graph(stage, Precision(self._way.precision))
-                sessions[stage] = onnxruntime.InferenceSession(graph, options)
-            session = sessions[stage]
-            output: np.ndarray = session.run(None, {session.get_inputs()[0].name: x})[0]
-            return output
-
-        return call
-
-
-def _inputs(path: str) -> dict[tuple[str, int], np.ndarray]:
-    """Random inputs of every stage and batch size."""
+def _arrays(path: str) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
+    """Random inputs of every stage and batch size, and what takes the outputs, in memory."""
     manifest, rng = open_bundle(path, check="size").manifest, np.random.default_rng(0)
-    return {
-        (stage, batch): rng.random(
-            (batch, *manifest.stage(stage).inputs[0].element_shape), np.float32
-        )
-        for stage in STAGES
-        for batch in BATCHES
-    }
+    made = {}
+    for stage in map(manifest.stage, STAGES):
+        for batch in BATCHES:
+            x = rng.random((batch, *stage.inputs[0].element_shape), np.float32)
+            out = np.ones((batch, *stage.outputs[0].element_shape), np.float32)
+            made[stage.name, batch] = x, out
+    return made
 
 
-def _seconds(call: Callable[[str, np.ndarray], np.ndarray], stage: str, x: np.ndarray) -> float:
+def _seconds(way: Opened, stage: str, x: np.ndarray, out: np.ndarray) -> float:
     start = perf_counter()
-    call(stage, x)
+    way.run(stage, x, out)
     return perf_counter() - start
 
 
