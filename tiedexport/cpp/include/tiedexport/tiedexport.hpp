@@ -132,8 +132,7 @@ class Bundle {
  public:
   static Result<Bundle> try_open(const std::string& path, Check check = Check::hash) {
     tiedexport_bundle* opened = nullptr;
-    const auto how = static_cast<tiedexport_check>(check);
-    if (const auto status = tiedexport_open(path.c_str(), how, &opened))
+    if (const auto status = tiedexport_open(path.c_str(), tiedexport_check(check), &opened))
       return detail::last_failure(status);
     return Bundle(opened);
   }
@@ -276,8 +275,7 @@ class Session {
       const std::size_t sample = detail::elements(stage.input);
       if (sample == 0 || in.size() % sample != 0)
         return detail::refused("the input is no whole number of samples", in.size(), sample);
-      const std::size_t batch = in.size() / sample;
-      return Call{batch, batch * detail::elements(stage.output)};
+      return Call{in.size() / sample, in.size() / sample * detail::elements(stage.output)};
     }
     return Failure{TIEDEXPORT_INVALID_ARGUMENT, std::string("the bundle has no stage ") + name};
   }
