@@ -70,6 +70,7 @@ struct Plan {
   std::vector<int> compute_capabilities;
   std::vector<Profile> profiles;
   std::vector<Binding> bindings;
+  std::string graph;  // the ONNX file that the builder parsed; "" in schema 1
 };
 
 struct FileRecord {
