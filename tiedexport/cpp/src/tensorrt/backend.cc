@@ -1,0 +1,152 @@
+// TensorRT on an NVIDIA GPU: the bundle's plans, which share one copy of the weights. No library of
+// NVIDIA's is linked: they are loaded when they are first asked for.
+#include "backend.hpp"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "error.hpp"
+#include "tensorrt/choice.hpp"
+#include "tensorrt/device_execution.hpp"
+#include "tensorrt/host_execution.hpp"
+
+namespace tiedexport::internal {
+namespace tensorrt {
+namespace {
+
+struct Machine {
+  Probe probe;
+  Library library;  // asked for with a driver only
+
+  const std::string& reason() const { return probe.driver ? library.reason : probe.reason; }
+  const std::string& remedy() const { return probe.driver ? library.remedy : probe.remedy; }
+};
+
+Machine machine_here() {
+  Machine machine{probe_driver(), {}};
+  // Without a driver, TensorRT's runtime is an invalid pointer: ask before it is loaded.
+  if (machine.probe.driver != nullptr) machine.library = load_library(machine.probe.cuda);
+  return machine;
+}
+
+Target target(const Library& library, const Device& device) {
+  return {library.package, library.version, device.name, device.compute_capability};
+}
+
+class Session final : public Backend {
+ public:
+  Session(std::shared_ptr<const Bundle> bundle, Type precision, const Machine& machine,
+          const Device& device, const Choice& choice)
+      : bundle_(std::move(bundle)),
+        gpu_(std::make_shared<Gpu>(machine.probe.driver, device)),
+        description_("TensorRT " + machine.library.version + " on " + device.name + " (sm" +
+                     std::to_string(device.compute_capability) + ")") {
+    std::map<std::string, std::shared_ptr<const Engine>> loaded;  // one plan may serve all stages
+    for (const Stage& stage : bundle_->manifest().stages) {
+      const Plan& plan = *choice.plans.at(stage.name);
+      std::shared_ptr<const Engine>& engine = loaded[plan.file];
+      if (engine == nullptr) engine = load(plan, precision, machine.library);
+      stages_.emplace(std::piecewise_construct, std::forward_as_tuple(stage.name),
+                      std::forward_as_tuple(engine, stage));
+    }
+  }
+
+  void run(const Stage& stage, std::size_t batch, const void* input, void* output) override {
+    stages_.at(stage.name).on_host.run(batch, input, output);
+  }
+
+  void enqueue(const Stage& stage, std::size_t batch, const void* device_input, void* device_output,
+               void* stream) override {
+    stages_.at(stage.name)
+        .on_device.enqueue(batch, reinterpret_cast<Address>(device_input),
+                           reinterpret_cast<Address>(device_output), stream);
+  }
+
+  std::string description() const override {
+    std::string text = description_;
+    for (const auto& [name, stage] : stages_) {
+      const std::string failure = stage.on_host.capture_failure();
+      if (!failure.empty()) text += "; " + name + " without a CUDA graph: " + failure;
+    }
+    return text;
+  }
+
+ private:
+  struct Running {
+    Running(const std::shared_ptr<const Engine>& engine, const Stage& stage)
+        : on_host(engine, stage), on_device(engine, stage) {}
+    HostExecution on_host;
+    DeviceExecution on_device;
+  };
+
+  std::shared_ptr<const Engine> load(const Plan& plan, Type precision, const Library& library) {
+    if (plan.weights == "shared" && weights_ == nullptr) {
+      weights_ = DeviceWeights::of(*bundle_, precision, gpu_);
+    }
+    return std::make_shared<Engine>(gpu_, library, plan, bundle_->read(plan.file),
+                                    plan.weights == "shared" ? weights_ : nullptr);
+  }
+
+  std::shared_ptr<const Bundle> bundle_;
+  std::shared_ptr<const Gpu> gpu_;
+  std::string description_;
+  std::shared_ptr<const DeviceWeights> weights_;
+  std::map<std::string, Running> stages_;
+};
+
+Availability availability() {
+  const Machine machine = machine_here();
+  if (!machine.reason().empty()) return {false, "", machine.reason(), machine.remedy()};
+  std::string devices;
+  for (const Device& device : machine.probe.devices) {
+    devices += (devices.empty() ? "" : ", ") + device.name;
+  }
+  return {true, machine.library.version + ", " + devices, "", ""};
+}
+
+/// Why no device here runs the bundle, or "".
+std::string refusal(const Bundle& bundle, Type precision) {
+  const Machine machine = machine_here();
+  if (!machine.reason().empty()) return machine.reason();
+  std::string first;
+  for (const Device& device : machine.probe.devices) {
+    const Choice choice =
+        choose_plans(bundle.manifest(), bundle.path(), precision, target(machine.library, device));
+    if (choice.refusal.empty()) return "";
+    if (first.empty()) first = choice.refusal;
+  }
+  return first;
+}
+
+std::unique_ptr<Backend> open(std::shared_ptr<const Bundle> bundle, const Options& options) {
+  const Machine machine = machine_here();
+  if (!machine.reason().empty()) {
+    throw Error(TIEDEXPORT_UNAVAILABLE,
+                {"tensorrt cannot run", "", machine.reason(), "", machine.remedy()});
+  }
+  const auto& devices = machine.probe.devices;
+  if (options.device < 0 || static_cast<std::size_t>(options.device) >= devices.size()) {
+    throw Error(TIEDEXPORT_INVALID_ARGUMENT,
+                {"no such device", "", std::to_string(options.device),
+                 "0 to " + std::to_string(devices.size() - 1), "nvidia-smi -L"});
+  }
+  const Device& device = devices[static_cast<std::size_t>(options.device)];
+  const Choice choice = choose_plans(bundle->manifest(), bundle->path(), options.precision,
+                                     target(machine.library, device));
+  if (!choice.refusal.empty()) {
+    throw Error(TIEDEXPORT_UNSUPPORTED,
+                {"tensorrt cannot run this bundle", bundle->path(), choice.refusal, "", ""});
+  }
+  return std::make_unique<Session>(std::move(bundle), options.precision, machine, device, choice);
+}
+
+}  // namespace
+}  // namespace tensorrt
+
+BackendRow tensorrt_backend() {
+  return {"tensorrt", 5, tensorrt::availability, tensorrt::refusal, tensorrt::open};
+}
+
+}  // namespace tiedexport::internal
