@@ -82,6 +82,11 @@ File open_regular(const File& directory, const std::string& name, const std::str
   return file;
 }
 
+bool has_entry(const File& directory, const char* name) {
+  struct stat status;
+  return fstatat(directory.fd(), name, &status, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 File duplicate(int fd, const std::string& where) {
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) refuse_unreadable(where, errno);
@@ -95,6 +100,14 @@ std::uint64_t size_of_regular(int fd, const std::string& where) {
     throw Error(TIEDEXPORT_CORRUPT, {"a directory where a file should be", where, "", "", ""});
   if (!S_ISREG(status.st_mode)) refuse_special(where);
   return static_cast<std::uint64_t>(status.st_size);
+}
+
+void refuse_wrong_size(std::uint64_t got, std::uint64_t expected, const std::string& where) {
+  if (got == expected) return;
+  throw Error(TIEDEXPORT_CORRUPT,
+              {"a file of the bundle has the wrong size", where, std::to_string(got) + " bytes",
+               std::to_string(expected) + " bytes",
+               "copy the bundle again, or rebuild it: tiedexport build model.pt"});
 }
 
 void read_at(int fd, std::uint64_t offset, void* bytes, std::size_t count,

@@ -33,11 +33,16 @@ File open_directory(const std::string& path);
 /// system refuses. `root` is the directory's path, for messages.
 File open_regular(const File& directory, const std::string& name, const std::string& root);
 
+bool has_entry(const File& directory, const char* name);
+
 /// Another descriptor of the same open file.
 File duplicate(int fd, const std::string& where);
 
 /// Throws Error (CORRUPT) unless `fd` is a regular file.
 std::uint64_t size_of_regular(int fd, const std::string& where);
+
+/// Throws Error (CORRUPT) unless a file has as many bytes as the manifest says.
+void refuse_wrong_size(std::uint64_t got, std::uint64_t expected, const std::string& where);
 
 /// Reads `count` bytes at `offset`; throws Error (CORRUPT) where the file ends before, IO where
 /// the system fails.

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "json_string.hpp"
+#include "words.hpp"
 
 namespace tiedexport::internal {
 namespace {
@@ -95,8 +96,7 @@ class Parser {
     for (const JsonMember& member : members) names.push_back(member.name);
     std::sort(names.begin(), names.end());
     const auto twin = std::adjacent_find(names.begin(), names.end());
-    if (twin != names.end())
-      fail("a name twice in one object: " + std::string(twin->substr(0, 64)));
+    if (twin != names.end()) fail("a name twice in one object: " + quoted(*twin));
   }
 
   void digits() {

@@ -3,6 +3,8 @@
 #include <array>
 #include <variant>
 
+#include "words.hpp"
+
 namespace tiedexport::internal {
 namespace {
 
@@ -25,8 +27,7 @@ const Kind& value_of(const Json& value, const char* expected, const Place& place
 
 std::string Place::words() const {
   if (above == nullptr) return "$";
-  const std::string own =
-      name.empty() ? "[" + std::to_string(index) + "]" : "." + std::string(name.substr(0, 64));
+  const std::string own = name.empty() ? "[" + std::to_string(index) + "]" : "." + shown(name);
   return above->words() + own;
 }
 
@@ -84,8 +85,7 @@ const Json& Fields::needed(std::string_view name) {
 
 void Fields::refuse_unknown() const {
   for (std::size_t i = 0; i < members_.size(); ++i)
-    if (!known_[i])
-      refuse_value("the field " + members_[i].name.substr(0, 64) + " is unknown", place_);
+    if (!known_[i]) refuse_value("the field " + quoted(members_[i].name) + " is unknown", place_);
 }
 
 }  // namespace tiedexport::internal

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "json_fields.hpp"
+#include "words.hpp"
 
 namespace tiedexport::internal {
 namespace {
@@ -110,7 +111,7 @@ void read_tables(Fields& fields, Manifest& manifest) {
 Type type_named(const std::string& name, const Place& place) {
   for (const Type type : {Type::fp32, Type::fp16, Type::bf16})
     if (name == name_of(type)) return type;
-  refuse_value("expected fp32, fp16 or bf16, got " + name.substr(0, 64), place);
+  refuse_value("expected fp32, fp16 or bf16, got " + quoted(name), place);
 }
 
 Type type_from(const Json& json, const Place& place) {

@@ -5,6 +5,7 @@
 
 #include "json_fields.hpp"
 #include "manifest_document.hpp"
+#include "words.hpp"
 
 namespace tiedexport::internal {
 namespace {
@@ -48,7 +49,7 @@ int capability_from(const Json& json, const Place& place) {
 std::string one_of(std::initializer_list<const char*> known, const Json& json, const Place& place) {
   for (const char* name : known)
     if (text_of(json, place) == name) return name;
-  refuse_value("an unknown word: " + text_of(json, place).substr(0, 64), place);
+  refuse_value("an unknown word: " + quoted(text_of(json, place)), place);
 }
 
 void check_pools(const Json& json, const Place& place) {

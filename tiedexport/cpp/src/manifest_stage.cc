@@ -5,6 +5,7 @@
 
 #include "json_fields.hpp"
 #include "manifest_document.hpp"
+#include "words.hpp"
 
 namespace tiedexport::internal {
 namespace {
@@ -22,7 +23,7 @@ Op op_from(const Json& json, const Place& place) {
   const std::string& name = text_of(json, place);
   for (const auto& [known, op] : ops)
     if (name == known) return op;
-  refuse_value("an unknown operator: " + name.substr(0, 64), place);
+  refuse_value("an unknown operator: " + quoted(name), place);
 }
 
 AxisRecord axis_from(const Json& json, const Place& place) {

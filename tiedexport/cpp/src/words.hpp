@@ -6,7 +6,10 @@
 
 namespace tiedexport::internal {
 
-/// 'text', with what cannot be shown as \x1b, cut where it is long: names in files are hostile.
+/// Text of a file as ASCII, with every other byte as \x1b, cut where it is long: it may hold what a
+/// terminal obeys, or be no text at all.
+std::string shown(std::string_view text);
+/// The same between quotes.
 std::string quoted(std::string_view text);
 
 /// "a, b, c"
