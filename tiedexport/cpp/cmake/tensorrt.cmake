@@ -44,9 +44,7 @@ else()
   file(GLOB tensorrt_sources CONFIGURE_DEPENDS src/tensorrt/*.cc)
   list(FILTER tensorrt_sources EXCLUDE REGEX "/absent\\.cc$")
   # NVIDIA's headers are for these files alone, and their warnings for nobody.
-  set(tensorrt_includes
-    "SHELL:-isystem \"${TensorRT_INCLUDE_DIR}\"" "SHELL:-isystem \"${CUDAToolkit_INCLUDE_DIR}\"")
   set_source_files_properties(${tensorrt_sources} PROPERTIES
-    COMPILE_OPTIONS "${tensorrt_includes}")
+    COMPILE_OPTIONS "-isystem${TensorRT_INCLUDE_DIR};-isystem${CUDAToolkit_INCLUDE_DIR}")
 endif()
 list(APPEND TIEDEXPORT_BACKEND_SOURCES ${tensorrt_sources})
