@@ -57,12 +57,14 @@ void check_pools(const Json& json, const Place& place) {
     integer_of(pool.value, Place{&place, pool.name});
 }
 
-/// What an engine was built with: of use here are its profiles.
-std::vector<Profile> profiles_of_options(const Json& json, const Place& place) {
+/// What an engine was built with: of use here are its profiles, and where it runs.
+Plan plan_of_options(const Json& json, const Place& place) {
   Fields fields(json, place);
-  std::vector<Profile> profiles = fields.get("profiles", profiles_from, unsaid_profiles());
-  for (const char* flag :
-       {"exact_profiles", "version_compatible", "strip_weights", "refit", "weight_streaming"})
+  Plan plan;
+  plan.profiles = fields.get("profiles", profiles_from, unsaid_profiles());
+  plan.version_compatible = fields.get("version_compatible", boolean_of, false);
+  plan.stripped = fields.get("strip_weights", boolean_of, false);
+  for (const char* flag : {"exact_profiles", "refit", "weight_streaming"})
     fields.get(flag, boolean_of, false);
   const Json* const pools = fields.find("memory_pools");
   if (pools != nullptr) check_pools(*pools, Place{&place, "memory_pools"});
@@ -72,20 +74,28 @@ std::vector<Profile> profiles_of_options(const Json& json, const Place& place) {
   const auto compatibility = [](const Json& word, const Place& at) {
     return one_of({"none", "ampere+", "sameComputeCapability"}, word, at);
   };
-  fields.get("hardware_compatibility", compatibility, std::string());
+  plan.ampere_or_newer =
+      fields.get("hardware_compatibility", compatibility, std::string()) == "ampere+";
   const auto verbosity = [](const Json& word, const Place& at) {
     return one_of({"layer_names_only", "detailed", "none"}, word, at);
   };
   fields.get("profiling_verbosity", verbosity, std::string());
   fields.refuse_unknown();
-  return profiles;
+  return plan;
+}
+
+/// Of a plan without options, which may leave out any that is as they are here.
+Plan plan_without_options() {
+  Plan plan;
+  plan.profiles = unsaid_profiles();
+  return plan;
 }
 
 }  // namespace
 
 Plan plan_from(const Json& json, const Place& place, int schema) {
   Fields fields(json, place);
-  Plan plan;
+  Plan plan = schema == 1 ? Plan() : fields.get("options", plan_of_options, plan_without_options());
   plan.file = fields.need("file", text_of);
   plan.stage = fields.need("stage", text_of);
   plan.target = fields.need("target", text_of);
@@ -102,8 +112,6 @@ Plan plan_from(const Json& json, const Place& place, int schema) {
   fields.need("graph_sha256", text_of);
   if (schema == 1)  // which knew one profile a plan and no options
     plan.profiles = {fields.need("profile", profile_from)};
-  else
-    plan.profiles = fields.get("options", profiles_of_options, unsaid_profiles());
   plan.graph = fields.get("graph", text_of, std::string());
   fields.get("key", text_of, std::string());
   const auto texts = [](const Json& list, const Place& at) { return list_of(list, at, text_of); };
