@@ -15,7 +15,7 @@ import torch
 from command_line import tiedexport
 from fake_engines import FakeBuilder, only_builder
 
-from tiedexport import trt
+from tiedexport import rounding, trt
 from tiedexport.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from tiedexport.checkpoint import Checkpoint, save_checkpoint
 from tiedexport.export import build
@@ -95,6 +95,18 @@ def inputs_of(session: Session, stage: str, batch: int, seed: int = 0) -> np.nda
     spec = session.bundle.manifest.stage(stage).inputs[0]
     shape = (batch, *spec.element_shape)
     return np.random.default_rng(seed).random(shape).astype(spec.dtype.dtype)
+
+
+def bound_of(session: Session, stage: str, x: np.ndarray) -> np.ndarray:
+    """How far each output of a session's stage may be from float64's."""
+    return rounding.forward_bound(
+        session.bundle.manifest.stage(stage).layers,
+        session.bundle.weights(Precision.FP32),
+        x.astype(np.float64),
+        precision=session.precision,
+        accumulation=runtime_named(session.runtime).accumulation[session.precision],
+        io=session.bundle.manifest.io_dtype,
+    ).bound
 
 
 @pytest.fixture(scope="session")

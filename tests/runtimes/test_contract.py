@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from conftest import inputs_of, make_checkpoint, session_of
+from conftest import bound_of, inputs_of, make_checkpoint, session_of
 from drawn_models import STACKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,17 +47,6 @@ def test_every_runtime_says_which_precisions_store_weights_again_and_fp32_dense_
     reasons = [row.hidden_copies(dense_bundle, precision) for precision in Precision]
     assert reasons[0] is None
     assert all(reason is None or reason for reason in reasons)
-
-
-def bound_of(session: Session, stage: str, x: np.ndarray) -> np.ndarray:
-    return rounding.forward_bound(
-        session.bundle.manifest.stage(stage).layers,
-        session.bundle.weights(FP32),
-        x.astype(np.float64),
-        precision=session.precision,
-        accumulation=runtime_named(session.runtime).accumulation[session.precision],
-        io=session.bundle.manifest.io_dtype,
-    ).bound
 
 
 # Numbers.
