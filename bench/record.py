@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(script: str, figures: dict[str, Any]) -> Path:
-    """Print the figures and keep them under the script's name in this processor's file."""
-    width = max(map(len, figures))
-    for name, value in figures.items():
+def record(script: str, figures: dict[str, Any], shown: dict[str, Any] | None = None) -> Path:
+    """Print the figures and keep them under the script's name in this processor's file.
+
+    Args:
+        script: what they are kept under.
+        figures: what is kept.
+        shown: what is printed in place of the figures.
+    """
+    printed = figures if shown is None else shown
+    width = max(map(len, printed), default=0)
+    for name, value in printed.items():
         print(
             f"{name:<{width}}  {value:.4g}"
             if isinstance(value, float)
@@ -32,17 +39,23 @@ def record(script: str, figures: dict[str, Any]) -> Path:
     found = environment.current()
     slug = re.sub(r"[^a-z0-9]+", "-", found.cpu.lower()).strip("-")
     path = RESULTS / f"{slug}.json"
-    kept = json.loads(path.read_bytes()) if path.exists() else {}
-    kept[script] = {
+    every = kept(path)
+    every[script] = {
         "figures": figures,
         "commit": commit(),
         "date": strftime("%Y-%m-%d"),
         "environment": msgspec.to_builtins(found),
     }
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(dict(sorted(kept.items())), indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(dict(sorted(every.items())), indent=2, ensure_ascii=False) + "\n")
     print(f"→ {path}")
     return path
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """What is in a file of results, by script."""
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return found
 
 
 def take_turns(

@@ -113,7 +113,11 @@ class _OnnxRuntime:
         binding.bind_cpu_input(session.get_inputs()[0].name, x)
         name = session.get_outputs()[0].name
         binding.bind_output(name, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
-        return lambda: session.run_with_iobinding(binding)
+
+        def call(_kept_alive: object = (x, out)) -> None:  # the binding holds bare addresses
+            session.run_with_iobinding(binding)
+
+        return call
 
     def close(self) -> None:
         self._sessions.clear()
@@ -192,7 +196,7 @@ class _OpenVino:
         request.set_input_tensor(self._openvino.Tensor(x, shared_memory=True))
         request.set_output_tensor(self._openvino.Tensor(out, shared_memory=True))
 
-        def call() -> None:
+        def call(_kept_alive: object = (x, out)) -> None:
             request.start_async()
             request.wait()
 
