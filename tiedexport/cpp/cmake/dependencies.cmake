@@ -1,4 +1,4 @@
-# Highway and nlohmann/json, of which only headers are used: nothing of either is linked or installed.
+# Highway, of which only headers are used: nothing of it is linked or installed.
 find_package(Threads REQUIRED)
 add_library(tiedexport_third_party INTERFACE)
 
@@ -25,5 +25,3 @@ endfunction()
 
 tiedexport_headers(highway hwy/highway.h libhwy-dev
   https://github.com/google/highway/archive/refs/tags/1.2.0.tar.gz)
-tiedexport_headers(json nlohmann/json.hpp nlohmann-json3-dev
-  https://github.com/nlohmann/json/archive/refs/tags/v3.11.3.tar.gz)
