@@ -1,14 +1,12 @@
 # What users link, `tiedexport::runtime`: the objects that the tests see from inside, as one library
 # that shows nothing but the C interface.
 include(GNUInstallDirs)
-set(library_kind STATIC)
+set_target_properties(tiedexport_internal PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
 if(TIEDEXPORT_SHARED)
-  set(library_kind SHARED)
+  add_library(tiedexport SHARED $<TARGET_OBJECTS:tiedexport_internal>)
 else()
-  # Who links the archive into a library of his own does not export our functions from it.
-  target_compile_definitions(tiedexport_internal PUBLIC TIEDEXPORT_STATIC)
+  include(cmake/static.cmake)
 endif()
-add_library(tiedexport ${library_kind} $<TARGET_OBJECTS:tiedexport_internal>)
 add_library(tiedexport::runtime ALIAS tiedexport)
 set_target_properties(tiedexport PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME runtime)
 target_compile_features(tiedexport INTERFACE c_std_99)
@@ -27,10 +25,6 @@ if(TIEDEXPORT_SHARED)
   if(NOT SKBUILD) # a wheel has no links: it would hold the library once a name
     set_target_properties(tiedexport PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION 1)
   endif()
-else()
-  target_compile_definitions(tiedexport INTERFACE TIEDEXPORT_STATIC)
-  # CMake links a program with C++ in it by the C++ compiler, where the project has that language.
-  target_link_libraries(tiedexport INTERFACE $<$<LINK_LANGUAGE:C>:stdc++$<SEMICOLON>m>)
 endif()
 
 if(TIEDEXPORT_INSTALL)
