@@ -46,7 +46,7 @@ struct JsonMember {
 
 /// Of a text and of what a text can make of memory: a manifest or header needs far less.
 constexpr int json_depth_limit = 64;
-constexpr std::size_t json_values_limit = std::size_t{1} << 22;
+constexpr std::size_t json_values_limit = std::size_t{1} << 20;
 
 /// Refuses what the standard does: invalid UTF-8, half surrogates, control characters, text after
 /// the end; and what it leaves open: a name twice, and more or deeper values than the limits.
