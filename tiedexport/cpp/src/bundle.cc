@@ -67,11 +67,15 @@ Manifest manifest_in(const File& directory, const std::string& path) {
 [[noreturn]] void refuse_precision(const Manifest& manifest, Type precision,
                                    const std::string& path) {
   std::vector<std::string> stored;
-  for (const Type type : manifest.precisions) stored.push_back(name_of(type));
-  const std::string known = joined_with_commas(stored);
+  std::string all;
+  for (const Type type : manifest.precisions) {
+    stored.push_back(name_of(type));
+    all += stored.back() + ",";
+  }
   throw Error(TIEDEXPORT_INVALID_ARGUMENT,
-              {"the bundle does not hold this precision", path, name_of(precision), known,
-               "tiedexport build model.pt --precision " + known + "," + name_of(precision)});
+              {"the bundle does not hold this precision", path, name_of(precision),
+               joined_with_commas(stored),
+               "tiedexport build model.pt --precision " + all + name_of(precision)});
 }
 
 /// Every weight that a layer, or an engine of this precision, reads.
