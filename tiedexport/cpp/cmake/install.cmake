@@ -20,6 +20,7 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/tiedexportConfig.cmake
 
 # Found from the .pc file's own place, so that an installation can be moved.
 file(RELATIVE_PATH prefix_from_pc /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" prefix_from_pc ${prefix_from_pc})
 set(pc_libs "")
 set(pc_cflags "")
 if(NOT TIEDEXPORT_SHARED)
