@@ -1,0 +1,74 @@
+// Products of many samples: what the kernels of each instruction set are given, and give.
+//
+// Both products run on *units* of four bytes: one fp32, or two neighbouring bfloat16 where the CPU
+// multiplies those in pairs. A kernel holds a block of sums in registers while units pass by.
+#pragma once
+
+#include <cstddef>
+
+#include "native/products.hpp"
+
+namespace tiedexport::internal::native::tile {
+
+/// `count` vectors of samples, cut evenly into groups of at most `largest`.
+struct Groups {
+  std::size_t count, largest;
+
+  constexpr std::size_t size() const { return (count + largest - 1) / largest; }
+  constexpr std::size_t begin(std::size_t group) const { return count * group / size(); }
+};
+
+/// Samples [first, first + lanes), transposed: unit u of them goes to out[u * out_stride + lane].
+/// Lanes beyond `batch`, and what lies beyond `elements` in the last unit, become zero.
+struct PackTask {
+  const float* samples;  // [batch, sample_stride]
+  std::size_t sample_stride, batch, first, lanes;
+  std::size_t element, elements;  // [element, elements) of each sample; `element` begins a unit
+  float* out;
+  std::size_t out_stride;
+};
+
+/// z[i - begin, b] = Σ_k x[b, k] w[i, k] for the rows [begin, end).
+struct EncodeTask {
+  Matrix w;
+  std::size_t begin, end;
+  const float* x;  // packed: group by group, in each [units][lanes of the group]
+  std::size_t vectors;
+  float* z;
+  std::size_t z_stride;
+  float* stage;  // [Kernels::encode_stage]; for rows that are widened first
+};
+
+/// out[b, k] (+)= Σ_i z[i, b] w[i, k] over the rows [begin, end), for some of the columns.
+struct DecodeTask {
+  Matrix w;
+  std::size_t begin, end;
+  const float* z;  // units, the first of row `begin`
+  std::size_t z_stride, batch;
+  Span columns;
+  float* out;  // [batch, w.columns]
+  bool accumulate;
+  float* stage;  // [2 * units * Kernels::strip + Kernels::aside]
+};
+
+/// What one instruction set has.
+struct Kernels {
+  std::size_t lanes;          // fp32 in a vector
+  std::size_t group_vectors;  // vectors of samples that one block of `encode` holds
+  std::size_t rows;           // rows of W in that block
+  std::size_t panel;          // columns in a block of `decode`
+  std::size_t elements;       // weights in a unit
+  std::size_t encode_stage;   // units that `encode` stages
+  std::size_t strip;          // columns that `decode` stages, twice, of a whole tile
+  std::size_t aside;          // sums that `decode` makes beside its output
+
+  void (*pack)(const PackTask&);
+  void (*encode)(const EncodeTask&);
+  /// Rows of z into units: [rows, stride] to [ceil(rows / elements), stride].
+  void (*narrow)(const float* z, std::size_t rows, std::size_t stride, float* units);
+  void (*decode)(const DecodeTask&);
+};
+
+const Kernels& kernels(Simd simd, Type weights);
+
+}  // namespace tiedexport::internal::native::tile

@@ -1,0 +1,79 @@
+// Units of one fp32: every target has these. Included once for each.
+HWY_BEFORE_NAMESPACE();
+namespace tiedexport::internal::native::tile::HWY_NAMESPACE {
+namespace {
+namespace single {
+
+constexpr std::size_t kElements = 1, kPanelBytes = kPanel * 4;
+constexpr bool made_of_units(Type type) { return type == Type::fp32; }
+
+HWY_INLINE Vector multiply_add(Vector a, Vector b, Vector sum) { return hn::MulAdd(a, b, sum); }
+
+HWY_INLINE float unit_of(const float* element, std::size_t) { return *element; }
+
+HWY_INLINE void prefetch_unit(const std::byte* row, std::size_t) {
+  TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kPanelVectors; ++v) {
+    prefetch_near(row + v * kLanes * kUnitBytes);
+  }
+}
+
+HWY_INLINE void stage_unit(const std::byte* row, std::size_t, float* out) {
+  const Float d;
+  TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kPanelVectors; ++v) {
+    hn::Store(hn::LoadU(d, reinterpret_cast<const float*>(row) + v * kLanes), d, out + v * kLanes);
+  }
+}
+
+HWY_INLINE Vector widened(const hwy::float16_t* values) {
+  const hn::Rebind<hwy::float16_t, Float> half;
+  return hn::PromoteTo(Float(), hn::LoadU(half, values));
+}
+HWY_INLINE Vector widened(const hwy::bfloat16_t* values) {
+  const hn::Rebind<hwy::bfloat16_t, Float> half;
+  return hn::PromoteTo(Float(), hn::LoadU(half, values));
+}
+HWY_INLINE Vector widened(const float* values) { return hn::LoadU(Float(), values); }
+
+/// `out` has room for whole vectors.
+template <class Element>
+void stage_elements(const std::byte* bytes, std::size_t elements, float* out) {
+  const Float d;
+  const auto* values = reinterpret_cast<const Element*>(bytes);
+  std::size_t i = 0;
+  for (; i + kLanes <= elements; i += kLanes) hn::Store(widened(values + i), d, out + i);
+  if (i == elements) return;
+  Element last[kLanes] = {};
+  std::memcpy(last, values + i, (elements - i) * sizeof(Element));
+  hn::Store(widened(last), d, out + i);
+}
+
+void stage_row(Type type, const std::byte* row, std::size_t elements, float* out) {
+  switch (type) {
+    case Type::fp32:
+      return stage_elements<float>(row, elements, out);
+    case Type::fp16:
+      return stage_elements<hwy::float16_t>(row, elements, out);
+    case Type::bf16:
+      return stage_elements<hwy::bfloat16_t>(row, elements, out);
+  }
+}
+
+void stage_columns(Type type, const std::byte* w, std::size_t, std::size_t, std::size_t columns,
+                   float* out) {
+  stage_row(type, w, columns, out);
+}
+
+void narrow(const float* z, std::size_t rows, std::size_t stride, float* units) {
+  std::copy_n(z, rows * stride, units);
+}
+
+#include "native/tile_block-inl.h"
+#include "native/tile_sweep-inl.h"
+
+}  // namespace single
+
+const Kernels& singles() { return single::table(); }
+
+}  // namespace
+}  // namespace tiedexport::internal::native::tile::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
