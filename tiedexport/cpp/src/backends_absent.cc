@@ -10,9 +10,6 @@ std::unique_ptr<Backend> open(std::shared_ptr<const Bundle>, const Options&) { r
 
 }  // namespace
 
-__attribute__((weak)) BackendRow tensorrt_backend() {
-  return {"tensorrt", 5, absent, refusal, open};
-}
 __attribute__((weak)) BackendRow onnxruntime_backend() {
   return {"onnxruntime", 20, absent, refusal, open};
 }
