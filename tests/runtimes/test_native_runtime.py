@@ -78,13 +78,13 @@ def assert_within_the_bound(session: Session, stage: str, batch: int) -> None:
 
 
 @pytest.mark.parametrize("precision", Precision)
-@pytest.mark.parametrize("batch", BATCHES)
 def test_every_family_precision_and_batch_is_within_the_derived_bound(
-    bundle: Bundle, precision: Precision, batch: int
+    bundle: Bundle, precision: Precision
 ):
     with native(bundle, precision) as session:
-        for stage in STAGES:
-            assert_within_the_bound(session, stage, batch)
+        for batch in BATCHES:
+            for stage in STAGES:
+                assert_within_the_bound(session, stage, batch)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -99,7 +99,7 @@ def test_wide_odd_layers_are_within_the_bound_on_any_number_of_threads(
         assert_within_the_bound(session, "decoder", 9)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     fields=st.fixed_dictionaries(
         {
@@ -110,16 +110,16 @@ def test_wide_odd_layers_are_within_the_bound_on_any_number_of_threads(
             "tied": st.booleans(),
         }
     ),
-    precision=st.sampled_from(list(Precision)),
     batch=st.sampled_from(BATCHES),
     threads=st.integers(1, 3),
 )
-def test_any_stack_is_within_the_bound(folder: Path, fields, precision, batch, threads):
+def test_any_stack_is_within_the_bound(folder: Path, fields, batch, threads):
     save_checkpoint(folder / "any.pt", make_checkpoint("autoencoder", fields))
-    build(folder / "any.pt", folder / "any.tied", precision=precision, target=())
-    with native(open_bundle(folder / "any.tied"), precision, threads) as session:
-        for stage in STAGES:
-            assert_within_the_bound(session, stage, batch)
+    build(folder / "any.pt", folder / "any.tied", precision="fp32,fp16,bf16", target=())
+    for precision in Precision:
+        with native(open_bundle(folder / "any.tied"), precision, threads) as session:
+            for stage in STAGES:
+                assert_within_the_bound(session, stage, batch)
 
 
 def test_verify_passes_every_family_and_precision(bundle: Bundle):
@@ -145,7 +145,10 @@ def test_special_values_come_out_as_torch_has_them(folder, bundles, activation, 
         save_checkpoint(folder / "special.pt", make_checkpoint("autoencoder", fields))
         build(folder / "special.pt", folder / "special.tied", precision="fp32", target=())
         bundle = open_bundle(folder / "special.tied")
-    with native(bundle) as session, open_session(bundle, runtime="torch", threads=1) as torch:
+    with (
+        native(bundle) as session,
+        open_session(bundle, runtime="torch", precision="fp32", threads=1) as torch,
+    ):
         for stage in STAGES:
             for values in ([NAN], [INF], [-INF], [INF, -INF], [-INF, NAN], [TINY]):
                 x = inputs_of(session, stage, batch)
