@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "native/tile.hpp"
+#include "native/widen-inl.h"
 
 // Sums live in registers only if the loops over them are gone.
 #undef TIEDEXPORT_UNROLL

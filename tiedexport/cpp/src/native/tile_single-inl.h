@@ -24,27 +24,15 @@ HWY_INLINE void stage_unit(const std::byte* row, std::size_t, float* out) {
   }
 }
 
-HWY_INLINE Vector widened(const hwy::float16_t* values) {
-  const hn::Rebind<hwy::float16_t, Float> half;
-  return hn::PromoteTo(Float(), hn::LoadU(half, values));
-}
-HWY_INLINE Vector widened(const hwy::bfloat16_t* values) {
-  const hn::Rebind<hwy::bfloat16_t, Float> half;
-  return hn::PromoteTo(Float(), hn::LoadU(half, values));
-}
-HWY_INLINE Vector widened(const float* values) { return hn::LoadU(Float(), values); }
-
 /// `out` has room for whole vectors.
 template <class Element>
 void stage_elements(const std::byte* bytes, std::size_t elements, float* out) {
+  namespace stored = native::HWY_NAMESPACE::stored;
   const Float d;
   const auto* values = reinterpret_cast<const Element*>(bytes);
   std::size_t i = 0;
-  for (; i + kLanes <= elements; i += kLanes) hn::Store(widened(values + i), d, out + i);
-  if (i == elements) return;
-  Element last[kLanes] = {};
-  std::memcpy(last, values + i, (elements - i) * sizeof(Element));
-  hn::Store(widened(last), d, out + i);
+  for (; i + kLanes <= elements; i += kLanes) hn::Store(stored::widened(values + i), d, out + i);
+  if (i < elements) hn::Store(stored::widened_head(values + i, elements - i), d, out + i);
 }
 
 void stage_row(Type type, const std::byte* row, std::size_t elements, float* out) {
