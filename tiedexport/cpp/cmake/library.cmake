@@ -2,6 +2,9 @@
 # that shows nothing but the C interface.
 include(GNUInstallDirs)
 set_target_properties(tiedexport_internal PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
+# A unique symbol keeps a library from being closed, and an archive from having names of its own.
+target_compile_options(tiedexport_internal PRIVATE
+  $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)
 if(TIEDEXPORT_SHARED)
   add_library(tiedexport SHARED $<TARGET_OBJECTS:tiedexport_internal>)
 else()
