@@ -1,0 +1,209 @@
+// Products of a few samples, split over threads: each reads its rows of W once.
+#include "native/stream.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+namespace tiedexport::internal::native::stream {
+namespace {
+
+constexpr std::size_t kPanelBytes = 16 << 10;  // half of L1, where W passes through as well
+constexpr std::size_t kTileBytes = 256 << 10;  // rows that both products of a pair find in L2
+constexpr std::size_t kLine = 16;              // fp32 in a line of cache, and in the widest vector
+
+constexpr std::size_t rounded_up(std::size_t count, std::size_t grain) {
+  return (count + grain - 1) / grain * grain;
+}
+
+/// A batch as blocks of samples of one size, the last one filled up with zeros.
+struct Batch {
+  std::size_t count, block, blocks, lanes, width;
+
+  Batch(std::size_t samples, const Kernels& kernels) : count(samples), lanes(kernels.lanes) {
+    const std::size_t fewest = (samples + kernels.block(samples) - 1) / kernels.block(samples);
+    block = kernels.block((samples + fewest - 1) / fewest);
+    blocks = (samples + block - 1) / block;
+    width = kPanelBytes / sizeof(float) / block / kLine * kLine;
+  }
+  std::size_t first(std::size_t b) const { return b * block; }
+  std::size_t samples_in(std::size_t b) const { return std::min(block, count - first(b)); }
+  /// A block of up to two samples takes whole rows, or nearly, as the CPU foresees by itself.
+  Ahead ahead() const { return block > 2 ? Ahead::next_block : Ahead::nothing; }
+  /// fp32 that one block of so many columns takes.
+  std::size_t floats(std::size_t columns) const { return rounded_up(columns, kLine) * block; }
+  Panels panels(float* all, std::size_t columns, std::size_t b) const {
+    return {all + b * floats(columns), block, width};
+  }
+};
+
+/// Samples [batch, columns] side by side.
+float* packed(const float* samples, std::size_t columns, const Batch& batch, Scratch& scratch) {
+  float* all = scratch.take_array<float>(batch.floats(columns) * batch.blocks);
+  for (std::size_t b = 0; b < batch.blocks; ++b) {
+    float* at = all + b * batch.floats(columns);
+    for (std::size_t c = 0; c < columns; c += batch.lanes) {
+      const std::size_t here = std::min(batch.lanes, columns - c);
+      for (std::size_t n = 0; n < batch.block; ++n, at += batch.lanes) {
+        if (here < batch.lanes || n >= batch.samples_in(b)) std::fill_n(at, batch.lanes, 0.0F);
+        if (n >= batch.samples_in(b)) continue;
+        std::memcpy(at, samples + (batch.first(b) + n) * columns + c, here * sizeof(float));
+      }
+    }
+  }
+  return all;
+}
+
+const void* element(const Matrix& w, std::size_t row, std::size_t column) {
+  return static_cast<const std::byte*>(w.data) + (row * w.columns + column) * size_of(w.type);
+}
+
+/// z[i, n] of rows [begin, begin + rows) → f(z + bias).
+void finish_hidden(float* z, std::size_t rows, std::size_t samples, const float* bias,
+                   Activation activation, Simd simd) {
+  if (bias != nullptr) {
+    for (std::size_t i = 0; i < rows; ++i) {
+      for (std::size_t n = 0; n < samples; ++n) z[i * samples + n] += bias[i];
+    }
+  }
+  if (activation != Activation::none) activate(activation, z, rows * samples, simd);
+}
+
+/// Partial sums of each thread, added in the order of threads, and the bias; columns [begin, end).
+struct Result {
+  const Batch& batch;
+  std::size_t columns;  // that the panels hold, from column `origin` of the output
+  std::size_t origin;
+  float* const* partial;
+  int partials;
+  const float* bias;
+  Activation activation;
+  float* out;
+  std::size_t out_stride;
+  Simd simd;
+
+  /// `begin` is a multiple of lanes.
+  void write(std::size_t b, std::size_t n, std::size_t begin, std::size_t end) const {
+    float* row = out + (batch.first(b) + n) * out_stride + origin;
+    const float* offset = bias == nullptr ? nullptr : bias + origin;
+    const std::size_t at = b * batch.floats(columns) + n * batch.lanes;
+    for (std::size_t c = begin; c < end; c += batch.lanes) {
+      const std::size_t stop = std::min(end, c + batch.lanes), from = at + c * batch.block;
+      for (std::size_t k = c; k < stop; ++k) {
+        float sum = partial[0][from + k - c];
+        for (int t = 1; t < partials; ++t) sum += partial[t][from + k - c];
+        row[k] = offset == nullptr ? sum : sum + offset[k];
+      }
+    }
+    if (activation != Activation::none) activate(activation, row + begin, end - begin, simd);
+  }
+  void write_all(std::size_t begin, std::size_t end) const {
+    for (std::size_t b = 0; b < batch.blocks; ++b) {
+      for (std::size_t n = 0; n < batch.samples_in(b); ++n) write(b, n, begin, end);
+    }
+  }
+};
+
+/// Rows that a pair takes at once: what fits L2, in whole blocks of the kernel; enough of them to
+/// outweigh that all samples and sums pass by for each.
+std::size_t tile_rows(const Matrix& w, const Batch& batch, const Kernels& kernel) {
+  const std::size_t grain = kernel.rows(batch.block), row_bytes = w.columns * size_of(w.type);
+  const std::size_t fitting = kTileBytes / row_bytes / grain * grain;
+  return std::clamp(fitting, batch.block > 4 ? 4 * grain : grain, kMostRows / grain * grain);
+}
+
+}  // namespace
+
+void encode(const Product& product, Context& context) {
+  const Kernels kernel = kernels(context.simd);
+  const Batch batch(product.batch, kernel);
+  const Matrix& w = product.w;
+  float* x = packed(product.in, w.columns, batch, context.scratch);
+  context.pool.run([&](int index) {
+    const Span span = share(w.rows, 8, index, context.pool.size());
+    alignas(64) float z[kMostRows * 8];
+    for (std::size_t i = span.begin; i < span.end; i += kMostRows) {
+      const std::size_t rows = std::min(kMostRows, span.end - i);
+      for (std::size_t b = 0; b < batch.blocks; ++b) {
+        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns, batch.ahead()},
+                    batch.panels(x, w.columns, b), z);
+        finish_hidden(z, rows, batch.block, product.bias == nullptr ? nullptr : product.bias + i,
+                      product.activation, context.simd);
+        for (std::size_t n = 0; n < batch.samples_in(b); ++n) {
+          float* out = product.out + (batch.first(b) + n) * w.rows + i;
+          for (std::size_t r = 0; r < rows; ++r) out[r] = z[r * batch.block + n];
+        }
+      }
+    }
+  });
+}
+
+void decode(const Product& product, Context& context) {
+  const Kernels kernel = kernels(context.simd);
+  const Batch batch(product.batch, kernel);
+  const Matrix& w = product.w;
+  const int threads = context.pool.size();
+  const std::size_t floats = batch.floats(w.columns) * batch.blocks;
+  float* all = context.scratch.take_array<float>(floats * static_cast<std::size_t>(threads));
+  context.pool.run([&](int index) {
+    const Span span = share(w.columns, kLine, index, threads);
+    const std::size_t columns = span.end - span.begin;
+    if (columns == 0) return;
+    float* sums = all + floats * static_cast<std::size_t>(index);
+    std::fill_n(sums, batch.floats(columns) * batch.blocks, 0.0F);
+    alignas(64) float z[kMostRows * 8];
+    for (std::size_t i = 0; i < w.rows; i += kMostRows) {
+      const std::size_t rows = std::min(kMostRows, w.rows - i);
+      for (std::size_t b = 0; b < batch.blocks; ++b) {
+        for (std::size_t n = 0; n < batch.block; ++n) {
+          const float* in = product.in + (batch.first(b) + n) * w.rows + i;
+          for (std::size_t r = 0; r < rows; ++r)
+            z[r * batch.block + n] = n < batch.samples_in(b) ? in[r] : 0.0F;
+        }
+        kernel.add_rows(
+            {element(w, i, span.begin), w.type, rows, columns, w.columns, batch.ahead()}, z,
+            batch.panels(sums, columns, b));
+      }
+    }
+    Result{batch,       columns,   span.begin,  &sums, 1, product.bias, product.activation,
+           product.out, w.columns, context.simd}
+        .write_all(0, columns);
+  });
+}
+
+void pair(const PairProduct& product, Context& context) {
+  const Kernels kernel = kernels(context.simd);
+  const Batch batch(product.batch, kernel);
+  const Matrix& w = product.w;
+  const int threads = context.pool.size();
+  float* x = packed(product.in, w.columns, batch, context.scratch);
+  const std::size_t floats = batch.floats(w.columns) * batch.blocks;
+  float** partial = context.scratch.take_array<float*>(static_cast<std::size_t>(threads));
+  for (int t = 0; t < threads; ++t) partial[t] = context.scratch.take_array<float>(floats);
+  const std::size_t tile = tile_rows(w, batch, kernel);
+  context.pool.run([&](int index) {
+    const Span span = share(w.rows, 8, index, threads);
+    std::fill_n(partial[index], floats, 0.0F);
+    alignas(64) float z[kMostRows * 8];
+    for (std::size_t i = span.begin; i < span.end; i += tile) {
+      const std::size_t rows = std::min(tile, span.end - i);
+      const Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns, Ahead::both};
+      for (std::size_t b = 0; b < batch.blocks; ++b) {
+        kernel.dots(here, batch.panels(x, w.columns, b), z);
+        finish_hidden(z, rows, batch.block,
+                      product.hidden_bias == nullptr ? nullptr : product.hidden_bias + i,
+                      product.hidden, context.simd);
+        kernel.add_rows(here, z, batch.panels(partial[index], w.columns, b));
+      }
+    }
+  });
+  const Result result{
+      batch,       w.columns, 0,           partial, threads, product.out_bias, product.activation,
+      product.out, w.columns, context.simd};
+  context.pool.run([&](int index) {
+    const Span span = share(w.columns, kLine, index, threads);
+    result.write_all(span.begin, span.end);
+  });
+}
+
+}  // namespace tiedexport::internal::native::stream

@@ -1,0 +1,226 @@
+// Products of M rows with N samples, held in registers; included once for each target.
+#if defined(TIEDEXPORT_NATIVE_STREAM_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TIEDEXPORT_NATIVE_STREAM_BLOCKS_INL_H_
+#undef TIEDEXPORT_NATIVE_STREAM_BLOCKS_INL_H_
+#else
+#define TIEDEXPORT_NATIVE_STREAM_BLOCKS_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+#include "native/stream.hpp"
+#include "native/widen-inl.h"
+
+// 32 vector registers, or 16.
+#undef TIEDEXPORT_MANY_REGISTERS
+#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64
+#define TIEDEXPORT_MANY_REGISTERS 1
+#else
+#define TIEDEXPORT_MANY_REGISTERS 0
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tiedexport::internal::native::HWY_NAMESPACE {
+namespace {
+namespace blocks {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using stored::Float;
+using stored::kLanes;
+using stored::Vector;
+
+constexpr std::size_t kMostSamples = TIEDEXPORT_MANY_REGISTERS ? 8 : 4;
+
+/// M for N samples, so that M * N sums and what feeds them fit the registers.
+constexpr std::size_t rows_at_once(std::size_t samples) {
+  if (!TIEDEXPORT_MANY_REGISTERS) return samples <= 2 ? 4 : 3;
+  if (samples <= 2) return 8;
+  return samples == 3 ? 6 : 24 / samples;
+}
+
+/// Calls from memory what comes next while the CPU computes, at the pace of the computation: the
+/// CPU drops what is called faster than memory answers. Into L2, since much else passes through L1
+/// until then.
+class Ahead {
+ public:
+  Ahead(const stream::Rows& w, const void* next_rows)
+      : rows_(static_cast<const char*>(next_rows)),
+        stride_(w.stride * size_of(w.type)),
+        calls_rows_(w.ahead == stream::Ahead::next_rows || w.ahead == stream::Ahead::both),
+        calls_block_(w.ahead == stream::Ahead::next_block || w.ahead == stream::Ahead::both) {}
+
+  void come_to(const void* next_block) { block_ = static_cast<const char*>(next_block); }
+  /// While M rows of so many bytes are computed with.
+  template <std::size_t M, std::size_t Bytes>
+  HWY_INLINE void call() {
+    if (calls_rows_) {
+      lines<M * Bytes / 2>(rows_);
+      rows_ += M * Bytes / 2;
+    }
+    if (calls_block_) {
+      HWY_UNROLL(8)
+      for (std::size_t m = 0; m < M; ++m) lines<Bytes>(block_ + m * stride_);
+      block_ += Bytes;
+    }
+  }
+
+ private:
+  template <std::size_t Bytes>
+  HWY_INLINE static void lines(const char* p) {
+    HWY_UNROLL(8)
+    for (std::size_t line = 0; line < Bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
+  }
+
+  const char* rows_;
+  const char* block_ = nullptr;
+  std::size_t stride_;
+  bool calls_rows_, calls_block_;
+};
+
+/// Keeps a value that was loaded in its register: GCC would rather load it again for each product,
+/// and CPUs load 512 bits but once a cycle.
+HWY_INLINE void keep(Vector& value) {
+#if HWY_TARGET == HWY_AVX3
+  __asm__("" : "+v"(value.raw));
+#else
+  (void)value;
+#endif
+}
+
+/// Some columns of N samples: [vectors, N, lanes].
+struct Panel {
+  float* data;
+  std::size_t columns;
+  bool first;
+};
+
+template <class T, std::size_t M, std::size_t N>
+struct Dot {
+  const T* w;
+  std::size_t stride;
+  const float* x;
+  Vector sums[M][N];
+
+  HWY_INLINE void add(const Vector (&rows)[M], std::size_t k) {
+    HWY_UNROLL(8)
+    for (std::size_t n = 0; n < N; ++n) {
+      Vector sample = hn::Load(Float(), x + k * N + n * kLanes);
+      keep(sample);
+      HWY_UNROLL(8)
+      for (std::size_t m = 0; m < M; ++m) sums[m][n] = hn::MulAdd(rows[m], sample, sums[m][n]);
+    }
+  }
+  HWY_INLINE void step(std::size_t k) {
+    Vector rows[M];
+    HWY_UNROLL(8)
+    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(w + m * stride + k);
+    add(rows, k);
+  }
+  HWY_INLINE void last_step(std::size_t k, std::size_t count) {
+    Vector rows[M];
+    HWY_UNROLL(8)
+    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened_head(w + m * stride + k, count);
+    add(rows, k);
+  }
+};
+
+/// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k.
+template <class T, std::size_t M, std::size_t N>
+HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, Ahead& shared) {
+  Ahead ahead = shared;
+  const Float d;
+  Dot<T, M, N> block{w, stride, x.data, {}};
+  HWY_UNROLL(8)
+  for (std::size_t m = 0; m < M; ++m) {
+    HWY_UNROLL(8)
+    for (std::size_t n = 0; n < N; ++n)
+      block.sums[m][n] = x.first ? hn::Zero(d) : hn::Load(d, sums + (m * N + n) * kLanes);
+  }
+  std::size_t k = 0;
+  for (; k + 2 * kLanes <= x.columns; k += 2 * kLanes) {
+    ahead.template call<M, 2 * kLanes * sizeof(T)>();
+    block.step(k);
+    block.step(k + kLanes);
+  }
+  if (k + kLanes <= x.columns) {
+    block.step(k);
+    k += kLanes;
+  }
+  if (k < x.columns) block.last_step(k, x.columns - k);
+  HWY_UNROLL(8)
+  for (std::size_t m = 0; m < M; ++m) {
+    HWY_UNROLL(8)
+    for (std::size_t n = 0; n < N; ++n) hn::Store(block.sums[m][n], d, sums + (m * N + n) * kLanes);
+  }
+  shared = ahead;
+}
+
+HWY_INLINE float sum(const float* lanes) {
+  const Float d;
+  return hn::GetLane(hn::SumOfLanes(d, hn::Load(d, lanes)));
+}
+
+template <class T, std::size_t M, std::size_t N>
+struct Add {
+  const T* w;
+  std::size_t stride;
+  float* out;
+  Vector z[M][N];
+
+  HWY_INLINE void add(const Vector (&rows)[M], std::size_t k) {
+    const Float d;
+    HWY_UNROLL(8)
+    for (std::size_t n = 0; n < N; ++n) {
+      float* at = out + k * N + n * kLanes;
+      Vector sum = hn::Load(d, at);
+      HWY_UNROLL(8)
+      for (std::size_t m = 0; m < M; ++m) sum = hn::MulAdd(rows[m], z[m][n], sum);
+      hn::Store(sum, d, at);
+    }
+  }
+  HWY_INLINE void step(std::size_t k) {
+    Vector rows[M];
+    HWY_UNROLL(8)
+    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(w + m * stride + k);
+    add(rows, k);
+  }
+  HWY_INLINE void last_step(std::size_t k, std::size_t count) {
+    Vector rows[M];
+    HWY_UNROLL(8)
+    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened_head(w + m * stride + k, count);
+    add(rows, k);
+  }
+};
+
+/// out[n, k] += Σ_m z[m, n] w[m, k]
+template <class T, std::size_t M, std::size_t N>
+HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Panel& out,
+                      Ahead& shared) {
+  Ahead ahead = shared;
+  Add<T, M, N> block{w, stride, out.data, {}};
+  HWY_UNROLL(8)
+  for (std::size_t m = 0; m < M; ++m) {
+    HWY_UNROLL(8)
+    for (std::size_t n = 0; n < N; ++n) block.z[m][n] = hn::Set(Float(), z[m * N + n]);
+  }
+  std::size_t k = 0;
+  for (; k + 2 * kLanes <= out.columns; k += 2 * kLanes) {
+    ahead.template call<M, 2 * kLanes * sizeof(T)>();
+    block.step(k);
+    block.step(k + kLanes);
+  }
+  if (k + kLanes <= out.columns) {
+    block.step(k);
+    k += kLanes;
+  }
+  if (k < out.columns) block.last_step(k, out.columns - k);
+  shared = ahead;
+}
+
+}  // namespace blocks
+}  // namespace
+}  // namespace tiedexport::internal::native::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
