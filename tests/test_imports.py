@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tiedexport.runtimes import runtime_named
+
 if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
 
@@ -66,12 +68,24 @@ def test_help_loads_nothing_but_click() -> None:
     assert not loaded & (HEAVY - {"click"} | {"numpy", "msgspec", "safetensors"})
 
 
-def test_a_session_of_onnxruntime_needs_neither_torch_nor_onnx(dense_bundle: Bundle) -> None:
+@pytest.mark.parametrize("runtime", ["native", "onnxruntime"])
+def test_a_session_needs_its_runtime_and_neither_torch_nor_onnx(
+    dense_bundle: Bundle, runtime: str
+) -> None:
+    available = runtime_named(runtime).availability()
+    if not available.available:
+        pytest.skip(f"{runtime}: {available.why}")
     path = str(dense_bundle.path)
     loaded = modules_after(
         "import numpy, tiedexport; "
-        f"s = tiedexport.open_session({path!r}, runtime='onnxruntime', precision='fp32'); "
+        f"s = tiedexport.open_session({path!r}, runtime={runtime!r}, precision='fp32'); "
         "s.encode(numpy.zeros((1, 20), numpy.float32))"
     )
-    assert "onnxruntime" in loaded
-    assert not loaded & {"torch", "onnx_ir", "onnxscript", "matplotlib"}
+    assert loaded & {
+        "onnxruntime",
+        "torch",
+        "onnx_ir",
+        "onnxscript",
+        "matplotlib",
+        "ml_dtypes",
+    } == {module for module in ("onnxruntime",) if module == runtime}

@@ -36,6 +36,11 @@ INPUTS, CODE = 2048, 4096
 BUFFERS_BYTES = 4 * MIB
 """What a library's kernels may work in, whatever the size of the weight: tiles, packed inputs."""
 
+_NATIVE = runtime_named("native").availability()
+needs_native = pytest.param(
+    "native", marks=pytest.mark.skipif(not _NATIVE.available, reason=f"native: {_NATIVE.why}")
+)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -110,7 +115,7 @@ def weight_bytes(precision: Precision) -> int:
     return INPUTS * CODE * precision.itemsize
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch", "reference"])
+@pytest.mark.parametrize("runtime", [needs_native, "onnxruntime", "torch", "reference"])
 def test_one_process_holds_each_weight_once_unless_the_runtime_says_otherwise(
     folder: Path, runtime: str
 ):
@@ -127,9 +132,10 @@ def test_one_process_holds_each_weight_once_unless_the_runtime_says_otherwise(
     assert Precision.FP32 in once
 
 
-def test_two_processes_hold_each_weight_once_together(folder: Path):
+@pytest.mark.parametrize("runtime", [needs_native, "onnxruntime"])
+def test_two_processes_hold_each_weight_once_together(folder: Path, runtime: str):
     weight = weight_bytes(Precision.FP32)
-    with Child(folder, "onnxruntime") as one, Child(folder, "onnxruntime") as other:
+    with Child(folder, runtime) as one, Child(folder, runtime) as other:
         one.hold("fp32")
         other.hold("fp32")
         growth = one.growth_bytes + other.growth_bytes
@@ -144,7 +150,7 @@ def test_a_runtime_that_is_said_to_store_weights_again_does(folder: Path):
         assert child.growth_bytes > 2 * weight_bytes(Precision.FP16) + child.allowance_bytes
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("runtime", [needs_native, "onnxruntime", "torch"])
 def test_opening_and_closing_leaves_memory_where_it_was(folder: Path, runtime: str):
     bundle = open_bundle(folder / "large.tied", check="size")
 

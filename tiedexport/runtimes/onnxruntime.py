@@ -63,6 +63,9 @@ class _OnnxRuntime(Runtime):
         remedy = f"pip install 'tiedexport[{extra}]'"
         if found is None:
             return Availability(False, reason="onnxruntime is not installed", remedy=remedy)
+        if extra == "gpu" and not (driver := trt.driver()).available:
+            # Known without importing it: `auto` may be on its way to a lighter runtime.
+            return Availability(False, found, reason=driver.reason, remedy=driver.remedy)
         try:
             import onnxruntime
         except ImportError as error:
@@ -72,12 +75,8 @@ class _OnnxRuntime(Runtime):
                 remedy = "pip uninstall onnxruntime, then " + remedy
             reason = f"this onnxruntime was built without {self.provider}"
             return Availability(False, found, reason=reason, remedy=remedy)
-        if extra == "gpu":
-            driver = trt.driver()
-            if not driver.available:
-                return Availability(False, found, reason=driver.reason, remedy=driver.remedy)
-            if trouble := _trouble(self.provider):
-                return Availability(False, found, *_explained(trouble))
+        if extra == "gpu" and (trouble := _trouble(self.provider)):
+            return Availability(False, found, *_explained(trouble))
         return Availability(True, found)
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
