@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from native_goals import THREADS, cell
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 
@@ -33,9 +35,13 @@ ROWS = (
      "{ratio:.2f} ×", "≤ 1.10 ×"),
 )  # fmt: skip
 
+FIRST_WAY = "memory_onnxruntime_fp32_shared"
 WAYS = (
     # How the bundle is opened, script.
-    ('ONNX Runtime fp32, `memory="shared"` (default)', "memory_onnxruntime_fp32_shared"),
+    ("native fp32 (default)", "memory_native_fp32_shared"),
+    ("native fp16", "memory_native_fp16_shared"),
+    ("native bf16", "memory_native_bf16_shared"),
+    ('ONNX Runtime fp32, `memory="shared"`', FIRST_WAY),
     ('ONNX Runtime fp32, `memory="packed"`', "memory_onnxruntime_fp32_packed"),
     ("ONNX Runtime fp32 by itself", "memory_onnxruntime_fp32_default"),
     ("ONNX Runtime fp16, which stores weights again, asked for by name",
@@ -47,6 +53,7 @@ WAYS = (
 
 
 MIB = 1 << 20
+GOALS = "native_goals"
 PLANS_MIB, PLANS_TARGET = (1, 128, 512), "rtx:sm89"
 STAGE_BYTES = {f"{stage}_bytes" for stage in ("encoder", "decoder", "autoencoder")}
 
@@ -57,6 +64,7 @@ def main() -> None:
     fresh = _with_block(written, "demo", f"```\n{(RESULTS / 'demo.txt').read_text()}```")
     fresh = _with_block(fresh, "numbers", _tables())
     fresh = _with_block(fresh, "memory", _memory())
+    fresh = _with_block(fresh, "native", _native())
     fresh = _with_block(fresh, "untied", _untied())
     fresh = _with_block(fresh, "plans", _plans())
     if "--check" in sys.argv[1:]:
@@ -148,11 +156,11 @@ def _plans_table(results: dict[str, dict[str, Any]], scripts: list[str]) -> str:
 def _memory() -> str:
     """What open sessions hold, on every processor that has the figures."""
     found = (json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json")))
-    return "\n\n".join(_memory_table(results) for results in found if WAYS[0][1] in results)
+    return "\n\n".join(_memory_table(results) for results in found if FIRST_WAY in results)
 
 
 def _memory_table(results: dict[str, dict[str, Any]]) -> str:
-    first, opening = results[WAYS[0][1]], results["memory_checks"]["figures"]
+    first, opening = results[FIRST_WAY], results["memory_checks"]["figures"]
     shared, machine = first["figures"], first["environment"]
     mib, processes = shared["weight_bytes"] >> 20, shared["processes"]
     lines = [
@@ -177,6 +185,32 @@ def _memory_table(results: dict[str, dict[str, Any]]) -> str:
         f'Opening with `check="size"` takes {opening["size_s"] * 1e3:.1f} ms of that; the default, '
         f"which hashes every byte, adds {opening['hash_s'] - opening['size_s']:.2f} s. After "
         f"{shared['opens']} more opens and closes a process holds {growth_kib:+.0f} KiB.",
+    ]
+    return "\n".join(lines)
+
+
+def _native() -> str:
+    """The goals of the native runtime, on every processor that has the figures."""
+    found = (json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json")))
+    tables = [_native_table(results[GOALS]) for results in found if GOALS in results]
+    return "\n\n".join(tables) or "Not measured yet: `python bench/native.py`."
+
+
+def _native_table(kept: dict[str, Any]) -> str:
+    machine, counts = kept["environment"], [f"{n} thread{'s' * (n > 1)}" for n in THREADS]
+    lines = [
+        f"`python bench/native.py` on {machine['cpu']}, {machine['cores']} shared cores: a whole "
+        "forward pass of one layer of 4096 × 16384, or of the digits stack. × is the speed over "
+        "ONNX Runtime by itself (fp32, weights packed, two copies) in the same run, unless another "
+        "is named. Contenders take turns round by round, with two threads each in a process of "
+        "its own; medians.",
+        "",
+        f"| case | goal | {' | '.join(counts)} |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['case']} | {row['goal']} | {' | '.join(cell(row[str(n)]) for n in THREADS)} |"
+        for row in kept["figures"]["rows"]
     ]
     return "\n".join(lines)
 
