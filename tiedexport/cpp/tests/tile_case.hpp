@@ -95,8 +95,17 @@ struct Case {
 
 enum class Way { encode, decode, pair };
 
+/// One of the ways to compute products: tile or stream.
+struct Products {
+  void (*encode)(const Product&, Context&);
+  void (*decode)(const Product&, Context&);
+  void (*pair)(const PairProduct&, Context&);
+};
+
 struct Machine {
-  Machine(Simd of_simd, int threads) : simd(of_simd), pool(threads) {}
+  Machine(Simd of_simd, int threads,
+          const Products& of_products = {&tile::encode, &tile::decode, &tile::pair})
+      : simd(of_simd), pool(threads), products(of_products) {}
 
   /// `batch` samples, from and to memory that ends at a page that faults.
   std::vector<float> run(Way way, const Case& c, std::size_t batch,
@@ -112,20 +121,28 @@ struct Machine {
     const float* hidden_bias = c.hidden_bias.empty() ? nullptr : c.hidden_bias.data();
     const float* out_bias = c.out_bias.empty() ? nullptr : c.out_bias.data();
     if (way == Way::pair) {
-      tile::pair({c.matrix(), batch, in.as<float>(), hidden_bias, activation, out_bias, activation,
-                  out.as<float>()},
-                 context);
+      products.pair({c.matrix(), batch, in.as<float>(), hidden_bias, activation, out_bias,
+                     activation, out.as<float>()},
+                    context);
     } else {
       const Product product{c.matrix(),     batch,
                             in.as<float>(), way == Way::encode ? hidden_bias : out_bias,
                             activation,     out.as<float>()};
-      way == Way::encode ? tile::encode(product, context) : tile::decode(product, context);
+      way == Way::encode ? products.encode(product, context) : products.decode(product, context);
     }
     return {out.as<float>(), out.as<float>() + out_count};
   }
 
+  /// Leaves NaN where the next run finds its memory, so that it cannot rely on what was there.
+  void poison() {
+    constexpr std::size_t bytes = std::size_t{8} << 20;
+    scratch.rewind();
+    std::memset(scratch.take(bytes), 0xFF, bytes);
+  }
+
   Simd simd;
   Pool pool;
+  Products products;
   Scratch scratch;
 };
 

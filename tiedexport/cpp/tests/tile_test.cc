@@ -36,6 +36,7 @@ class Tile : public testing::TestWithParam<std::tuple<Simd, Type>> {
 
 TEST_P(Tile, IsWithinTheBoundOfFloat64) {
   Machine machine(simd(), 1);
+  machine.poison();
   for (const Shape& shape : shapes) {
     SCOPED_TRACE(std::to_string(shape.rows) + " x " + std::to_string(shape.columns));
     const Case c(type(), shape.rows, shape.columns, 65);
@@ -100,6 +101,7 @@ TEST_P(Tile, NoNumberReachesAnotherSample) {
   Case c(type(), 33, 67, 19);
   Machine machine(simd(), 2);
   for (const Way way : ways) {
+    machine.poison();
     const std::vector<float> clean = machine.run(way, c, 19);
     Case spoilt(type(), 33, 67, 19);
     const std::size_t width = way == Way::encode ? 33 : 67;
@@ -129,6 +131,7 @@ TEST_P(Tile, InfiniteAndMissingWeightsReachWhatTheyShould) {
       c.z[b * shape.rows + last_row] = b == 0 ? 0.0F : 1.0F;
     }
     Machine machine(simd(), 1);
+    machine.poison();
     const std::vector<float> z = machine.run(Way::encode, c, 3);
     const std::vector<float> out = machine.run(Way::decode, c, 3);
     for (std::size_t b = 0; b < 3; ++b) {

@@ -75,6 +75,7 @@ void encode_block(const EncodeBlock& block) {
 /// sets of the caches, and fetched ahead would be gone before it is used. Several panels of a row
 /// are copied in turn, since each row is another page.
 struct Staging {
+  Type type;
   const std::byte* w;  // the next unit of the next panel
   std::size_t w_stride, panels, panel, left, a_step;
   float* out;
@@ -82,15 +83,17 @@ struct Staging {
 };
 
 HWY_INLINE void stage_next(Staging& staging) {
-  prefetch_unit(staging.w + kStageAhead * kElements * staging.w_stride, staging.w_stride);
-  stage_unit(staging.w, staging.w_stride, staging.out);
+  prefetch_unit(staging.type, staging.w + kStageAhead * kElements * staging.w_stride,
+                staging.w_stride);
+  stage_unit(staging.type, staging.w, staging.w_stride, staging.out);
   --staging.left;
+  const std::size_t panel_bytes = kPanel * size_of(staging.type);
   if (++staging.panel < staging.panels) {
-    staging.w += kPanelBytes;
+    staging.w += panel_bytes;
     staging.out += staging.out_stride;
   } else {
     staging.panel = 0;
-    staging.w += kElements * staging.w_stride - (staging.panels - 1) * kPanelBytes;
+    staging.w += kElements * staging.w_stride - (staging.panels - 1) * panel_bytes;
     staging.out -= (staging.panels - 1) * staging.out_stride - kPanel;
   }
 }

@@ -7,8 +7,9 @@ namespace tiedexport::internal::native::tile::HWY_NAMESPACE {
 namespace {
 namespace pair {
 
-constexpr std::size_t kElements = 2, kPanelBytes = kPanel * 2;
+constexpr std::size_t kElements = 2;
 constexpr bool made_of_units(Type type) { return type == Type::bf16; }
+constexpr bool staged_by_blocks(Type) { return true; }
 
 HWY_INLINE Vector multiply_add(Vector a, Vector b, Vector sum) {
   return Vector{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)};
@@ -29,7 +30,7 @@ HWY_INLINE float unit_of(const float* element, std::size_t left) {
   return unit;
 }
 
-HWY_INLINE void prefetch_unit(const std::byte* row, std::size_t stride) {
+HWY_INLINE void prefetch_unit(Type, const std::byte* row, std::size_t stride) {
   prefetch_near(row);
   prefetch_near(row + kPanel * 2 - 1);
   prefetch_near(row + stride);
@@ -45,7 +46,7 @@ HWY_INLINE __m512i paired(const std::byte* upper, const std::byte* lower) {
   return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
 }
 
-HWY_INLINE void stage_unit(const std::byte* row, std::size_t stride, float* out) {
+HWY_INLINE void stage_unit(Type, const std::byte* row, std::size_t stride, float* out) {
   TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kPanelVectors; ++v) {
     const std::byte* upper = row + v * kLanes * 2;
     _mm512_store_si512(out + v * kLanes, paired(upper, upper + stride));
@@ -57,12 +58,12 @@ void stage_row(Type, const std::byte* row, std::size_t elements, float* out) {
   std::memcpy(out, row, elements * 2);
 }
 
-void stage_columns(Type, const std::byte* w, std::size_t stride, std::size_t rows,
+void stage_columns(Type type, const std::byte* w, std::size_t stride, std::size_t rows,
                    std::size_t columns, float* out) {
-  if (rows == 2 && columns == kPanel) return stage_unit(w, stride, out);
+  if (rows == 2 && columns == kPanel) return stage_unit(type, w, stride, out);
   alignas(64) std::byte two_rows[2][kPanel * 2] = {};
   for (std::size_t r = 0; r < rows; ++r) std::memcpy(two_rows[r], w + r * stride, columns * 2);
-  stage_unit(two_rows[0], kPanel * 2, out);
+  stage_unit(type, two_rows[0], kPanel * 2, out);
 }
 
 void narrow(const float* z, std::size_t rows, std::size_t stride, float* units) {

@@ -4,30 +4,49 @@ namespace tiedexport::internal::native::tile::HWY_NAMESPACE {
 namespace {
 namespace single {
 
-constexpr std::size_t kElements = 1, kPanelBytes = kPanel * 4;
+namespace stored = native::HWY_NAMESPACE::stored;
+
+constexpr std::size_t kElements = 1;
 constexpr bool made_of_units(Type type) { return type == Type::fp32; }
 
 HWY_INLINE Vector multiply_add(Vector a, Vector b, Vector sum) { return hn::MulAdd(a, b, sum); }
 
 HWY_INLINE float unit_of(const float* element, std::size_t) { return *element; }
 
-HWY_INLINE void prefetch_unit(const std::byte* row, std::size_t) {
+/// Whether a few instructions widen it, so that blocks can do it as they go.
+constexpr bool staged_by_blocks(Type type) {
+  return type != Type::fp16 || TIEDEXPORT_CONVERTS_FP16;
+}
+
+HWY_INLINE void prefetch_unit(Type type, const std::byte* row, std::size_t) {
   TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kPanelVectors; ++v) {
-    prefetch_near(row + v * kLanes * kUnitBytes);
+    prefetch_near(row + v * kLanes * size_of(type));
   }
 }
 
-HWY_INLINE void stage_unit(const std::byte* row, std::size_t, float* out) {
-  const Float d;
+template <class Element>
+HWY_INLINE void widen_unit(const std::byte* row, float* out) {
+  const auto* values = reinterpret_cast<const Element*>(row);
   TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kPanelVectors; ++v) {
-    hn::Store(hn::LoadU(d, reinterpret_cast<const float*>(row) + v * kLanes), d, out + v * kLanes);
+    hn::Store(stored::widened(values + v * kLanes), Float(), out + v * kLanes);
+  }
+}
+
+HWY_INLINE void stage_unit(Type type, const std::byte* row, std::size_t, float* out) {
+  if (type == Type::fp32) {
+    widen_unit<float>(row, out);
+  } else if (type == Type::bf16) {
+    widen_unit<hwy::bfloat16_t>(row, out);
+#if TIEDEXPORT_CONVERTS_FP16
+  } else {
+    widen_unit<hwy::float16_t>(row, out);
+#endif
   }
 }
 
 /// `out` has room for whole vectors.
 template <class Element>
 void stage_elements(const std::byte* bytes, std::size_t elements, float* out) {
-  namespace stored = native::HWY_NAMESPACE::stored;
   const Float d;
   const auto* values = reinterpret_cast<const Element*>(bytes);
   std::size_t i = 0;

@@ -141,7 +141,8 @@ Staging begin_staging(const DecodeTask& task, Span columns, std::size_t blocks, 
   const std::size_t rows = task.end - task.begin, units = (rows + kElements - 1) / kElements;
   const std::size_t element_bytes = size_of(task.w.type), stride = task.w.columns * element_bytes;
   Staging staging{};
-  if (rows % kElements == 0 && made_of_units(task.w.type)) {
+  if (rows % kElements == 0 && staged_by_blocks(task.w.type)) {
+    staging.type = task.w.type;
     staging.w = static_cast<const std::byte*>(task.w.data) + task.begin * stride +
                 columns.begin * element_bytes;
     staging.w_stride = stride;
