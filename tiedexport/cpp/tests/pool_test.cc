@@ -87,6 +87,25 @@ TEST(Pool, ComputesPartsOnItsThreads) {
   EXPECT_FALSE(pthread_equal(threads[1], pthread_self()));
 }
 
+TEST(Pool, ReturnsWhenTheLastPartHas) {
+  Pool pool(2);
+  for (int run = 0; run < 5; ++run) {
+    std::atomic<bool> begun{false};
+    std::atomic<bool> ended{false};
+    pool.run([&](int part) {
+      if (part == 0) {  // stays until the worker has the other part, if it comes in a second
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+        while (!begun.load() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      } else {
+        begun.store(true);
+        std::this_thread::sleep_for(std::chrono::milliseconds(2 * run));
+        ended.store(true);
+      }
+    });
+    EXPECT_TRUE(ended.load());
+  }
+}
+
 TEST(Pool, TakesPartsOfWorkersThatAreBusy) {
   Pool pool(3);
   std::atomic<bool> release{false}, held{false};

@@ -33,7 +33,12 @@ TEST(Compile, FusesTheInnermostPair) {
 }
 
 TEST(Compile, FusesNoWeightsThatDiffer) {
-  EXPECT_EQ(kinds_of(small(false)), (std::vector<Kind>(4, Kind::encode)));
+  Model model = small(false);
+  EXPECT_EQ(kinds_of(model), (std::vector<Kind>(4, Kind::encode)));
+  model.tensors["v1"].shape = {4, 5};
+  model.stage.layers[4].transposed = true;
+  EXPECT_EQ(kinds_of(model),
+            (std::vector<Kind>{Kind::encode, Kind::encode, Kind::decode, Kind::encode}));
 }
 
 TEST(Compile, SeesThroughReshapesButNotThroughASecondActivation) {

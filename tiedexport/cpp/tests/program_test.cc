@@ -110,8 +110,8 @@ TEST_P(ProgramOn, RunsEveryBatchInChunks) {
 }
 
 TEST_P(ProgramOn, BoundsWhatLiesBetweenStepsOfWideStages) {
-  // 36,000 numbers a sample between steps: 58 samples fill 8 MiB, so chunks have 64.
-  Model model = stack({3, 18000, 2}, type, Op::relu, true, random);
+  // 9,000 in each buffer for a sample: 116 samples fill 8 MiB.
+  const Model model = stack({3, 9000, 40, 2}, type, Op::relu, true, random);
   expect_naive(model, 131, {simd, 2}, random);
 }
 
