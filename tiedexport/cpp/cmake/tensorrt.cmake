@@ -38,7 +38,8 @@ if(tensorrt_missing)
   set(tensorrt_sources src/tensorrt/absent.cc)
   set_source_files_properties(src/tensorrt/absent.cc PROPERTIES
     COMPILE_DEFINITIONS "TIEDEXPORT_TENSORRT_MISSING=\"${tensorrt_missing}\"")
-  list(APPEND TIEDEXPORT_TESTS_LEFT_OUT tensorrt_session_test)
+  list(APPEND TIEDEXPORT_TESTS_LEFT_OUT
+    tensorrt_session_test tensorrt_refusal_test tensorrt_enqueue_test)
 else()
   message(STATUS "Backend tensorrt: ${TensorRT_INCLUDE_DIR}")
   file(GLOB tensorrt_sources CONFIGURE_DEPENDS src/tensorrt/*.cc)

@@ -69,7 +69,12 @@ void DeviceExecution::enqueue_at_once(std::size_t rows, Address input, Address o
   turn->done.let_wait(stream);
   turn->lane.set_rows(rows);
   turn->lane.set_addresses(input, output);
-  turn->lane.enqueue(stream);
+  try {
+    turn->lane.enqueue(stream);
+  } catch (...) {
+    turn->done.try_record(stream);  // of two steps, the first may be under way
+    throw;
+  }
   turn->done.record(stream);
 }
 

@@ -32,10 +32,15 @@ Error not_of(const std::string& file, const Stage& stage, const std::string& fou
 
 }  // namespace
 
+Engine::Engine(std::shared_ptr<const Gpu> gpu, const Plan& plan,
+               std::shared_ptr<const DeviceWeights> weights)
+    : gpu_(std::move(gpu)), plan_(plan), weights_(std::move(weights)) {}
+
+// Once the other constructor is done, the destructor runs even where this one throws.
 Engine::Engine(std::shared_ptr<const Gpu> gpu, const Library& library, const Plan& plan,
                const std::vector<std::byte>& serialised,
                std::shared_ptr<const DeviceWeights> weights)
-    : gpu_(std::move(gpu)), plan_(plan), weights_(std::move(weights)) {
+    : Engine(std::move(gpu), plan, std::move(weights)) {
   for (const Binding& binding : plan_.bindings) {
     if (binding.role == "weight" && weights_ != nullptr) {
       addresses_[binding.name] = weights_->address(binding);

@@ -65,6 +65,8 @@ class Engine {
                                                        const Stream& stream) const;
 
  private:
+  Engine(std::shared_ptr<const Gpu> gpu, const Plan& plan,
+         std::shared_ptr<const DeviceWeights> weights);
   void find_batches(const Messages& messages);
   void check_names(const Messages& messages) const;
   const Binding* data(const std::string& name) const;

@@ -121,6 +121,10 @@ void Event::record(Handle stream) {
   recorded_ = true;
 }
 
+void Event::try_record(Handle stream) noexcept {
+  if (gpu_->driver().event_record(handle_, stream) == 0) recorded_ = true;
+}
+
 void Event::let_wait(Handle stream) const {
   if (!recorded_) return;
   gpu_->check(gpu_->driver().stream_wait(stream, handle_, 0), "the stream cannot wait");

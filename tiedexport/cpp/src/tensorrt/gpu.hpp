@@ -114,6 +114,7 @@ class Event {
   Event& operator=(const Event&) = delete;
 
   void record(Handle stream);
+  void try_record(Handle stream) noexcept;
   /// Does nothing before the first record.
   void let_wait(Handle stream) const;
 

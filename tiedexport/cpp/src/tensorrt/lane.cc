@@ -9,8 +9,9 @@ constexpr std::size_t kEmptyBytes = 256;  // an empty tensor still needs an addr
 
 }  // namespace
 
+// Once the other constructor is done, the destructor runs even where this one throws.
 Lane::Lane(const Engine& engine, const Route& route, std::size_t profile, const Stream& stream)
-    : engine_(engine), route_(route) {
+    : Lane(engine, route) {
   const bool carried = route.steps.size() > 1;
   if (!route.between.empty()) {
     const std::size_t rows = carried ? engine.profiles()[profile].largest : 0;

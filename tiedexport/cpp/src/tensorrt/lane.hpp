@@ -27,6 +27,7 @@ class Lane {
   void enqueue(Handle stream);
 
  private:
+  Lane(const Engine& engine, const Route& route) : engine_(engine), route_(route) {}
   void bind(const std::string& tensor, Address address);
 
   const Engine& engine_;

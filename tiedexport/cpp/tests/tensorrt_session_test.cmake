@@ -1,0 +1,2 @@
+include(tensorrt/doubles.cmake)
+tiedexport_link_nvinfer_double(tensorrt_session_test)
