@@ -34,7 +34,7 @@ struct EncodeTask {
   std::size_t begin, end;
   const float* x;  // packed: group by group, in each [units][lanes of the group]
   std::size_t vectors;
-  float* z;
+  float* z;  // with room for whole blocks of rows
   std::size_t z_stride;
   float* stage;  // [Kernels::encode_stage]; for rows that are widened first
 };

@@ -45,10 +45,13 @@ void encode_block(const EncodeBlock& block) {
   Vector sums[kRows][kVectors];
   TIEDEXPORT_UNROLL(8) for (std::size_t r = 0; r < kRows; ++r) {
     w[r] = block.w + std::min(r, block.rows - 1) * block.w_stride;
-    TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kVectors; ++v) {
-      sums[r][v] = block.accumulate && r < block.rows
-                       ? hn::LoadU(d, block.z + r * block.z_stride + v * kLanes)
-                       : hn::Zero(d);
+    TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(d);
+  }
+  if (block.accumulate) {
+    TIEDEXPORT_UNROLL(8) for (std::size_t r = 0; r < kRows; ++r) {
+      TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kVectors; ++v) {
+        sums[r][v] = hn::Load(d, block.z + r * block.z_stride + v * kLanes);
+      }
     }
   }
   const float* HWY_RESTRICT x = block.x;
@@ -65,7 +68,7 @@ void encode_block(const EncodeBlock& block) {
   for (std::size_t u = whole; u < units; ++u) encode_step(w, u, x, sums);
   TIEDEXPORT_UNROLL(8) for (std::size_t r = 0; r < kRows; ++r) {
     TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kVectors; ++v) {
-      if (r < block.rows) hn::StoreU(sums[r][v], d, block.z + r * block.z_stride + v * kLanes);
+      hn::Store(sums[r][v], d, block.z + r * block.z_stride + v * kLanes);
     }
   }
 }
