@@ -65,7 +65,8 @@ class _OnnxRuntime(Runtime):
             return Availability(False, reason="onnxruntime is not installed", remedy=remedy)
         if extra == "gpu" and not (driver := trt.driver()).available:
             # Known without importing it: `auto` may be on its way to a lighter runtime.
-            return Availability(False, found, reason=driver.reason, remedy=driver.remedy)
+            remedy = f"on a machine with an NVIDIA GPU and its driver: {remedy}"
+            return Availability(False, found, reason=driver.reason, remedy=remedy)
         try:
             import onnxruntime
         except ImportError as error:
