@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tiedexport import atomic, environment, trt
 from tiedexport.acceptance import (
     builds,
+    embedded,
     failures,
     machine,
     numerics,
@@ -40,6 +41,7 @@ SECTIONS: tuple[tuple[str, str, Run], ...] = (
     ("machine", "Is everything here that the other sections need?", machine.run),
     ("builds", "Does every package build every engine for this device?", builds.run),
     ("numerics", "Does every plan compute what the model computes?", numerics.run),
+    ("embedded", "Does the C++ library compute it too, with the same plans?", embedded.run),
     ("sharing", "Is a weight on the device once, and do all stages read that one?", sharing.run),
     ("speed", "How long does a call take, beside its peers?", speed.run),
     ("failures", "Is what cannot work refused with a message?", failures.run),

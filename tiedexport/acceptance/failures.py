@@ -1,4 +1,4 @@
-"""Section 6: what cannot work is refused with a message, and the process lives on."""
+"""Section 7: what cannot work is refused with a message, and the process lives on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 4: one copy of a weight on the device, and every stage reads that one."""
+"""Section 5: one copy of a weight on the device, and every stage reads that one."""
 
 from __future__ import annotations
 

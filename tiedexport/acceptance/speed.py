@@ -1,4 +1,4 @@
-"""Section 5: latency on the device by batch size, every contender on one stream, taking turns.
+"""Section 6: latency on the device by batch size, every contender on one stream, taking turns.
 
 CUDA events stand between the calls, and golden inputs lie on the device already: copies are rows of
 their own. A contender whose output leaves its bound has failed, however fast it was.
