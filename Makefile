@@ -17,7 +17,7 @@ KEEPING := -C build-dir=build/python
 DIST := dist
 
 # Debian's packages: to build the library, to build it and its tools by hand, to test it.
-TO_BUILD := g++ libhwy-dev nlohmann-json3-dev
+TO_BUILD := g++ libhwy-dev
 TO_CONFIGURE := $(TO_BUILD) cmake ninja-build
 TO_TEST := $(TO_CONFIGURE) binutils clang libgtest-dev pkg-config
 

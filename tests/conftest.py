@@ -15,7 +15,7 @@ import torch
 from command_line import tiedexport
 from fake_engines import FakeBuilder, only_builder
 
-from tiedexport import rounding, trt
+from tiedexport import native_library, rounding, trt
 from tiedexport.bundle import MANIFEST, Bundle, file_sha256, open_bundle
 from tiedexport.checkpoint import Checkpoint, save_checkpoint
 from tiedexport.export import build
@@ -35,6 +35,12 @@ needs_rtx = pytest.mark.skipif(
     reason=f"tensorrt_rtx: {trt.availability('tensorrt_rtx').reason}",
 )
 """The builder is there; it needs no GPU."""
+
+needs_native = pytest.mark.skipif(
+    not runtime_named("native").availability().available,
+    reason=f"native: {runtime_named('native').availability().why}",
+)
+"""The library was built with the package."""
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("autoencoder", {"widths": [20, 13, 7]}),
@@ -107,6 +113,12 @@ def bound_of(session: Session, stage: str, x: np.ndarray) -> np.ndarray:
         accumulation=runtime_named(session.runtime).accumulation[session.precision],
         io=session.bundle.manifest.io_dtype,
     ).bound
+
+
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine as it is without the native library, for this process and those it starts."""
+    monkeypatch.setenv(native_library.VARIABLE, "/nowhere")
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ ABI_VERSION = 1
 CHECK_SIZE = 1
 _FILE = "lib/libtiedexport.so"
 _AGAIN = "pip install --force-reinstall --no-deps --no-cache-dir tiedexport"
-_PACKAGES = "apt-get install g++ libhwy-dev nlohmann-json3-dev"
-_HEADERS = {"Highway": "hwy/highway.h", "nlohmann/json": "nlohmann/json.hpp"}
+_PACKAGES = "apt-get install g++ libhwy-dev"
+_HIGHWAY = "hwy/highway.h"
 """What building the library takes beside a C++ compiler."""
 _HEADER_FOLDERS = ("/usr/include", "/usr/local/include")
 
@@ -113,22 +113,25 @@ def _loaded(path: str, remedy: str) -> ctypes.CDLL:
 
 def _not_built() -> MissingRuntimeError:
     """Installing tiedexport goes on without the library where it cannot be built."""
-    lacks = [f"the headers of {name}" for name, file in _HEADERS.items() if not _has_header(file)]
+    lacks = []
     if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))):
-        lacks.insert(0, "a C++ compiler")
+        lacks.append("a C++ compiler")
+    if not has_highway():
+        lacks.append("the headers of Highway")
     what = "not built when tiedexport was installed; this machine "
     if not lacks:
         return MissingRuntimeError(
-            f"{what}has a C++ compiler and all headers now", hint=f"{_AGAIN} --verbose"
+            f"{what}has a C++ compiler and Highway now", hint=f"{_AGAIN} --verbose"
         )
     return MissingRuntimeError(
-        f"{what}lacks {', '.join(lacks)}", hint=f"{_PACKAGES}, then {_AGAIN}"
+        f"{what}lacks {' and '.join(lacks)}", hint=f"{_PACKAGES}, then {_AGAIN}"
     )
 
 
-def _has_header(file: str) -> bool:
+def has_highway() -> bool:
+    """Whether its headers lie where a compiler looks."""
     folders = (*os.environ.get("CPATH", "").split(os.pathsep), *_HEADER_FOLDERS)
-    return any(Path(folder, file).is_file() for folder in folders if folder)
+    return any(Path(folder, _HIGHWAY).is_file() for folder in folders if folder)
 
 
 def failure(library: ctypes.CDLL, status: int, doing: str) -> TiedExportError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 from command_line import tiedexport
-from conftest import make_checkpoint
+from conftest import make_checkpoint, needs_native
 from retied import model, weight
 
 from tiedexport.audit import audit, process
@@ -68,11 +68,22 @@ def test_a_session_of_many_nodes_is_no_second_copy(
         assert row.stored_bytes > MARGIN * row.needed_bytes + (256 << 10)
 
 
-def test_a_deep_bundle_is_no_second_copy(tmp_path: Path) -> None:
-    deep = make_checkpoint("autoencoder", {"widths": [96] * 31})
-    save_checkpoint(tmp_path / "deep.pt", deep)
-    build(tmp_path / "deep.pt", precision="fp32", target=())
-    row = in_memory(tmp_path / "deep.tied")
+@pytest.fixture(scope="module")
+def deep_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty layers, of which a session of ONNX Runtime keeps as much as of their weights."""
+    path = tmp_path_factory.mktemp("deep") / "deep.pt"
+    save_checkpoint(path, make_checkpoint("autoencoder", {"widths": [96] * 31}))
+    build(path, precision="fp32", target=())
+    return path.with_suffix(".tied")
+
+
+@needs_native
+def test_a_deep_bundle_is_one_copy_in_the_native_runtime(deep_bundle: Path) -> None:
+    assert in_memory(deep_bundle).status == "one copy"
+
+
+def test_a_deep_bundle_is_no_second_copy(deep_bundle: Path, without_native: None) -> None:
+    row = in_memory(deep_bundle)
     assert row.status == "not run"
     assert "too small to tell a second copy" in row.reason
 

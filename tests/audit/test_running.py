@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from audited_things import BOTH, TWICE
-from conftest import make_checkpoint
+from conftest import make_checkpoint, needs_native
 from retied import model, weight
 
 from tiedexport.audit import audit, child, optimised, process
@@ -58,7 +58,21 @@ def wide_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(folder / "wide.tied")
 
 
-def test_a_bundle_holds_one_copy_by_default_and_more_otherwise(wide_bundle: Bundle) -> None:
+@needs_native
+def test_a_bundle_holds_one_copy_in_the_native_runtime_in_every_precision(
+    wide_bundle: Bundle,
+) -> None:
+    default, *others = rows(audit([wide_bundle.path]), PROCESS)
+    assert default.subject == "native fp32 memory=shared"
+    assert (default.status, default.counts) == ("one copy", True)
+    assert default.needed_bytes <= default.stored_bytes <= MARGIN * default.needed_bytes + MIB
+    assert [row.subject for row in others] == ["native fp16 memory=shared"]
+    assert all((row.status, row.counts) == ("one copy", False) for row in others)
+
+
+def test_a_bundle_holds_one_copy_in_onnxruntime_and_more_where_it_is_asked_to(
+    wide_bundle: Bundle, without_native: None
+) -> None:
     result = audit([wide_bundle.path])
     default, *others = rows(result, PROCESS)
     assert default.subject == "onnxruntime fp32 memory=shared"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import bound_of, inputs_of, make_checkpoint
+from conftest import bound_of, inputs_of, make_checkpoint, needs_native
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from tiedexport.session import Session
 
 NATIVE = runtime_named("native")
-pytestmark = pytest.mark.skipif(
-    not NATIVE.availability().available, reason=f"native: {NATIVE.availability().why}"
-)
+pytestmark = needs_native
 
 FP32, FP16, BF16 = Precision
 BATCHES = (0, 1, 2, 7, 64, 513)
