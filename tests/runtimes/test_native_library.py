@@ -132,6 +132,11 @@ def test_a_session_holds_no_handle_of_the_bundle_and_frees_its_own(dense_bundle,
     session.close()
     session.close()
     assert (fake.fake_open_bundles(), fake.fake_open_sessions()) == (0, 0)
+    dropped = opened(dense_bundle)
+    assert fake.fake_open_sessions() == 1
+    del dropped
+    gc.collect()
+    assert fake.fake_open_sessions() == 0
     fake.fake_failures(0, 7, 0, b"no memory")
     with pytest.raises(RuntimeFailedError, match="no memory"):
         opened(dense_bundle)

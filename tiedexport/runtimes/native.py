@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from ctypes import byref, c_void_p, sizeof
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 import numpy as np
 
@@ -69,6 +70,9 @@ class _NativeBackend:
         self._library = native_library.load()
         self._run = self._library.tiedexport_run
         self._session = self._opened(bundle, precision, options)
+        # Also where nobody closes it; but not under threads that still run when the process ends.
+        self._free = finalize(self, self._library.tiedexport_session_close, self._session)
+        self._free.atexit = False
         # Looked up once: the name in C, and what an output array takes.
         self._stages = {
             stage.name: (
@@ -117,7 +121,7 @@ class _NativeBackend:
         return call
 
     def close(self) -> None:
-        self._library.tiedexport_session_close(self._session)
+        self._free()
         self._session = None
 
 
