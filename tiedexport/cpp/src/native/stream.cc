@@ -28,8 +28,6 @@ struct Batch {
   }
   std::size_t first(std::size_t b) const { return b * block; }
   std::size_t samples_in(std::size_t b) const { return std::min(block, count - first(b)); }
-  /// A block of up to two samples takes whole rows, or nearly, as the CPU foresees by itself.
-  Ahead ahead() const { return block > 2 ? Ahead::next_block : Ahead::nothing; }
   /// fp32 that one block of so many columns takes.
   std::size_t floats(std::size_t columns) const { return rounded_up(columns, kLine) * block; }
   Panels panels(float* all, std::size_t columns, std::size_t b) const {
@@ -125,7 +123,7 @@ void encode(const Product& product, Context& context) {
     for (std::size_t i = span.begin; i < span.end; i += kMostRows) {
       const std::size_t rows = std::min(kMostRows, span.end - i);
       for (std::size_t b = 0; b < batch.blocks; ++b) {
-        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns, batch.ahead()},
+        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns},
                     batch.panels(x, w.columns, b), z);
         finish_hidden(z, rows, batch.block, product.bias == nullptr ? nullptr : product.bias + i,
                       product.activation, context.simd);
@@ -160,9 +158,8 @@ void decode(const Product& product, Context& context) {
           for (std::size_t r = 0; r < rows; ++r)
             z[r * batch.block + n] = n < batch.samples_in(b) ? in[r] : 0.0F;
         }
-        kernel.add_rows(
-            {element(w, i, span.begin), w.type, rows, columns, w.columns, batch.ahead()}, z,
-            batch.panels(sums, columns, b));
+        kernel.add_rows({element(w, i, span.begin), w.type, rows, columns, w.columns}, z,
+                        batch.panels(sums, columns, b));
       }
     }
     Result{batch,       columns,   span.begin,  &sums, 1, product.bias, product.activation,
@@ -187,7 +184,7 @@ void pair(const PairProduct& product, Context& context) {
     alignas(64) float z[kMostRows * 8];
     for (std::size_t i = span.begin; i < span.end; i += tile) {
       const std::size_t rows = std::min(tile, span.end - i);
-      const Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns, Ahead::both};
+      const Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns};
       for (std::size_t b = 0; b < batch.blocks; ++b) {
         kernel.dots(here, batch.panels(x, w.columns, b), z);
         finish_hidden(z, rows, batch.block,

@@ -15,20 +15,11 @@ struct Panels {
   std::size_t width;  // columns that stay in L1 while rows of W pass by
 };
 
-/// What a kernel calls from memory while it computes.
-enum class Ahead {
-  nothing,
-  next_block,  // the rows and columns that it comes to next
-  next_rows,   // as many rows behind these; each of two products calls half of them
-  both,
-};
-
 /// Rows of W, or a stretch of columns of them.
 struct Rows {
   const void* data;
   Type type;
   std::size_t count, columns, stride;  // in elements
-  Ahead ahead;
 };
 
 constexpr std::size_t kMostRows = 32;  // in one call of a kernel

@@ -39,43 +39,26 @@ constexpr std::size_t rows_at_once(std::size_t samples) {
   return samples == 3 ? 6 : 24 / samples;
 }
 
-/// Calls from memory what comes next while the CPU computes, at the pace of the computation: the
-/// CPU drops what is called faster than memory answers. Into L2, since much else passes through L1
-/// until then.
-class Ahead {
- public:
-  Ahead(const stream::Rows& w, const void* next_rows)
-      : rows_(static_cast<const char*>(next_rows)),
-        stride_(w.stride * size_of(w.type)),
-        calls_rows_(w.ahead == stream::Ahead::next_rows || w.ahead == stream::Ahead::both),
-        calls_block_(w.ahead == stream::Ahead::next_block || w.ahead == stream::Ahead::both) {}
+/// The block of W that comes next, called from memory while this one is computed with: CPUs foresee
+/// neither the next rows nor, over many rows, the next columns. At the pace of the computation,
+/// since CPUs drop what is called faster than memory answers; into L2, since much else passes
+/// through L1 until then.
+template <class T>
+struct Next {
+  const T* block;
+  std::size_t stride;
 
-  void come_to(const void* next_block) { block_ = static_cast<const char*>(next_block); }
-  /// While M rows of so many bytes are computed with.
-  template <std::size_t M, std::size_t Bytes>
-  HWY_INLINE void call() {
-    if (calls_rows_) {
-      lines<M * Bytes / 2>(rows_);
-      rows_ += M * Bytes / 2;
-    }
-    if (calls_block_) {
-      HWY_UNROLL(8)
-      for (std::size_t m = 0; m < M; ++m) lines<Bytes>(block_ + m * stride_);
-      block_ += Bytes;
-    }
-  }
-
- private:
-  template <std::size_t Bytes>
-  HWY_INLINE static void lines(const char* p) {
+  /// The part that corresponds to two vectors at `k` of M rows.
+  template <std::size_t M>
+  HWY_INLINE void call(std::size_t k) const {
     HWY_UNROLL(8)
-    for (std::size_t line = 0; line < Bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
+    for (std::size_t m = 0; m < M; ++m) {
+      const auto* p = reinterpret_cast<const char*>(block + m * stride + k);
+      HWY_UNROLL(2)
+      for (std::size_t line = 0; line < 2 * kLanes * sizeof(T); line += 64)
+        __builtin_prefetch(p + line, 0, 2);
+    }
   }
-
-  const char* rows_;
-  const char* block_ = nullptr;
-  std::size_t stride_;
-  bool calls_rows_, calls_block_;
 };
 
 /// Keeps a value that was loaded in its register: GCC would rather load it again for each product,
@@ -127,9 +110,10 @@ struct Dot {
 
 /// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k.
 template <class T, std::size_t M, std::size_t N>
-HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, Ahead& shared) {
-  Ahead ahead = shared;
+HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums,
+                      const T* next_block) {
   const Float d;
+  const Next<T> next{next_block, stride};
   Dot<T, M, N> block{w, stride, x.data, {}};
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
@@ -139,7 +123,7 @@ HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sum
   }
   std::size_t k = 0;
   for (; k + 2 * kLanes <= x.columns; k += 2 * kLanes) {
-    ahead.template call<M, 2 * kLanes * sizeof(T)>();
+    next.template call<M>(k);
     block.step(k);
     block.step(k + kLanes);
   }
@@ -153,7 +137,6 @@ HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sum
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n) hn::Store(block.sums[m][n], d, sums + (m * N + n) * kLanes);
   }
-  shared = ahead;
 }
 
 HWY_INLINE float sum(const float* lanes) {
@@ -196,8 +179,8 @@ struct Add {
 /// out[n, k] += Σ_m z[m, n] w[m, k]
 template <class T, std::size_t M, std::size_t N>
 HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Panel& out,
-                      Ahead& shared) {
-  Ahead ahead = shared;
+                      const T* next_block) {
+  const Next<T> next{next_block, stride};
   Add<T, M, N> block{w, stride, out.data, {}};
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
@@ -206,7 +189,7 @@ HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Pane
   }
   std::size_t k = 0;
   for (; k + 2 * kLanes <= out.columns; k += 2 * kLanes) {
-    ahead.template call<M, 2 * kLanes * sizeof(T)>();
+    next.template call<M>(k);
     block.step(k);
     block.step(k + kLanes);
   }
@@ -215,7 +198,6 @@ HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Pane
     k += kLanes;
   }
   if (k < out.columns) block.last_step(k, out.columns - k);
-  shared = ahead;
 }
 
 }  // namespace blocks

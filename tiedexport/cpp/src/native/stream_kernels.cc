@@ -13,23 +13,22 @@ HWY_BEFORE_NAMESPACE();
 namespace tiedexport::internal::native::HWY_NAMESPACE {
 namespace {
 
-/// Computes with `w` panel by panel, all rows before the next panel: `step(block, panel, i)` is
-/// called with blocks of M rows, then of one.
-template <class T, std::size_t N, class Step>
-HWY_INLINE void sweep(const stream::Rows& w, const stream::Panels& samples, std::size_t half,
-                      const Step& step) {
-  constexpr std::size_t M = blocks::rows_at_once(N);
+/// Computes with `w` panel by panel, all rows before the next panel, in blocks of M rows, then of
+/// one.
+template <class T, std::size_t N, class Compute>
+HWY_INLINE void sweep(const stream::Rows& w, const stream::Panels& samples,
+                      const Compute& compute) {
   const auto* first = static_cast<const T*>(w.data);
-  blocks::Ahead ahead(w, first + w.count * w.stride + half * (w.count * w.stride / 2));
   for (std::size_t c = 0; c < w.columns; c += samples.width) {
     const blocks::Panel panel{samples.data + c * N, HWY_MIN(samples.width, w.columns - c), c == 0};
+    // Then come the same rows, or, behind the last panel, other ones.
+    const T* next_panel =
+        first + (c + samples.width < w.columns ? c + samples.width : w.count * w.stride);
     for (std::size_t i = 0; i < w.count;) {
-      const std::size_t rows = i + M <= w.count ? M : 1;
+      const std::size_t rows = i + Compute::kRows <= w.count ? Compute::kRows : 1;
       const T* block = first + i * w.stride + c;
-      // After the last rows come the first, in the next panel.
-      const bool wraps = i + rows >= w.count;
-      ahead.come_to(wraps ? first + c + samples.width : block + rows * w.stride);
-      step(block, panel, i, rows, ahead);
+      const T* next = i + rows < w.count ? block + rows * w.stride : next_panel;
+      compute(block, rows, i, panel, next);
       i += rows;
     }
   }
@@ -37,45 +36,45 @@ HWY_INLINE void sweep(const stream::Rows& w, const stream::Panels& samples, std:
 
 template <class T, std::size_t N>
 struct Dots {
+  static constexpr std::size_t kRows = blocks::rows_at_once(N);
   std::size_t stride;
   float* sums;
 
-  HWY_INLINE void operator()(const T* w, const blocks::Panel& x, std::size_t i, std::size_t rows,
-                             blocks::Ahead& ahead) const {
-    constexpr std::size_t M = blocks::rows_at_once(N);
+  HWY_INLINE void operator()(const T* w, std::size_t rows, std::size_t i, const blocks::Panel& x,
+                             const T* next) const {
     float* at = sums + i * N * stored::kLanes;
-    if (rows == M)
-      blocks::dot<T, M, N>(w, stride, x, at, ahead);
+    if (rows == kRows)
+      blocks::dot<T, kRows, N>(w, stride, x, at, next);
     else
-      blocks::dot<T, 1, N>(w, stride, x, at, ahead);
+      blocks::dot<T, 1, N>(w, stride, x, at, next);
   }
 };
 
 template <class T, std::size_t N>
 void dots_of(const stream::Rows& w, const stream::Panels& x, float* z) {
   HWY_ALIGN float sums[stream::kMostRows * N * stored::kLanes];
-  sweep<T, N>(w, x, 0, Dots<T, N>{w.stride, sums});
+  sweep<T, N>(w, x, Dots<T, N>{w.stride, sums});
   for (std::size_t i = 0; i < w.count * N; ++i) z[i] = blocks::sum(sums + i * stored::kLanes);
 }
 
 template <class T, std::size_t N>
 struct AddRows {
+  static constexpr std::size_t kRows = blocks::rows_at_once(N);
   std::size_t stride;
   const float* z;
 
-  HWY_INLINE void operator()(const T* w, const blocks::Panel& out, std::size_t i, std::size_t rows,
-                             blocks::Ahead& ahead) const {
-    constexpr std::size_t M = blocks::rows_at_once(N);
-    if (rows == M)
-      blocks::add<T, M, N>(w, stride, z + i * N, out, ahead);
+  HWY_INLINE void operator()(const T* w, std::size_t rows, std::size_t i, const blocks::Panel& out,
+                             const T* next) const {
+    if (rows == kRows)
+      blocks::add<T, kRows, N>(w, stride, z + i * N, out, next);
     else
-      blocks::add<T, 1, N>(w, stride, z + i * N, out, ahead);
+      blocks::add<T, 1, N>(w, stride, z + i * N, out, next);
   }
 };
 
 template <class T, std::size_t N>
 void add_rows_of(const stream::Rows& w, const float* z, const stream::Panels& out) {
-  sweep<T, N>(w, out, 1, AddRows<T, N>{w.stride, z});
+  sweep<T, N>(w, out, AddRows<T, N>{w.stride, z});
 }
 
 template <std::size_t N>
