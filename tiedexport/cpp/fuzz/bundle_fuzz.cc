@@ -54,13 +54,10 @@ Weights weights_from(std::string_view bytes) {
 
 /// Every byte that a tensor claims is read, so that the sanitizers see one that is not there.
 void touch(const Weights& weights) {
-  unsigned sum = 0;
   for (const auto& [name, tensor] : weights.tensors()) {
-    const auto* bytes = static_cast<const unsigned char*>(tensor.data);
-    for (std::size_t i = 0; i < tensor.count * size_of(tensor.type); ++i) sum += bytes[i];
+    const auto* const bytes = static_cast<const volatile unsigned char*>(tensor.data);
+    for (std::size_t i = 0; i < tensor.count * size_of(tensor.type); ++i) (void)bytes[i];
   }
-  static volatile unsigned seen;
-  seen = sum;
 }
 
 /// Whether a run takes little enough time and memory for fuzzing.
@@ -81,7 +78,7 @@ void compile_and_run(const Manifest& manifest, const Weights& weights) {
   for (const Stage& stage : manifest.stages) {
     const native::Program program = native::compile(stage, weights, simd, "bundle");
     if (!is_small(program)) continue;
-    for (const std::size_t batch : {1, 3}) {
+    for (const std::size_t batch : {std::size_t{1}, std::size_t{3}}) {
       const std::vector<char> input(batch * program.input_count * size_of(program.input_type), 1);
       std::vector<char> output(batch * program.output_count * size_of(program.output_type));
       native::run(program, batch, input.data(), output.data(), simd, pool, workspace);
