@@ -122,7 +122,7 @@ const char* name_of(Type type) {
 
 std::size_t TensorSpec::element_count() const {
   std::size_t count = 1;
-  for (const std::size_t size : element_shape) count *= size;   // parse_manifest has bounded it
+  for (const std::size_t size : element_shape) count *= size;  // parse_manifest has bounded it
   return count;
 }
 
