@@ -27,6 +27,7 @@ TEST_F(TensorRt, AsksTheDriverBeforeTheLibrary) {
   expect_error(TIEDEXPORT_UNAVAILABLE, {"the CUDA driver shows no device", "nvidia-smi"},
                [&] { open(opened); });
   EXPECT_EQ(tensorrt_backend().refusal(*opened, Type::fp32), "the CUDA driver shows no device");
+  EXPECT_EQ(nvinfer_double()->asked_for_cuda, 0);
 }
 
 TEST_F(TensorRt, RefusesPlansThatDoNotFit) {

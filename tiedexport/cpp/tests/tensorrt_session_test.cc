@@ -20,7 +20,7 @@ TEST_F(TensorRt, ComputesEveryStage) {
 }
 
 TEST_F(TensorRt, KeepsTheWeightsOnTheDeviceOnce) {
-  constexpr std::size_t size_bytes = kLatent * kFeatures * sizeof(float);
+  constexpr std::size_t size_bytes = (1 + kLatent * kFeatures) * sizeof(float);
   const auto opened = bundle();
   {
     const auto one = open(opened), other = open(opened);

@@ -249,6 +249,7 @@ int32_t getInferLibPatchVersion() noexcept { return state.patch; }
 int32_t getInferLibBuildVersion() noexcept { return state.build; }
 
 cudaError_t cudaRuntimeGetVersion(int* version) {
+  ++state.asked_for_cuda;
   *version = state.cuda;
   return cudaSuccess;
 }

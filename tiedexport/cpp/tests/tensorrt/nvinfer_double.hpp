@@ -20,6 +20,7 @@ struct NvinferDouble {
   // What tests look at.
   int runtimes = 0, engines = 0, contexts = 0;  // alive
   int executions = 0, deserialised = 0, host_code_allowed = 0;
+  int asked_for_cuda = 0;
   std::string misuse;  // the first thing that TensorRT forbids
 };
 
