@@ -99,7 +99,7 @@ TEST_F(TensorRt, SaysThatTheDeviceIsFull) {
   cuda_double()->memory_bytes = 100;
   expect_error(TIEDEXPORT_OUT_OF_MEMORY, {"the weights", "of the device's 100 bytes, 100 are free"},
                [&] { open(opened); });
-  cuda_double()->memory_bytes = 400;
+  cuda_double()->memory_bytes = 560;
   const auto session = open(opened);
   const Values x = numbers(kFeatures);
   expect_error(TIEDEXPORT_OUT_OF_MEMORY, {"bytes"},

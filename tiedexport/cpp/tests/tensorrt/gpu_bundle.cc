@@ -112,9 +112,8 @@ std::string record_of(const PlanOf& plan, std::size_t index) {
 std::string safetensors() {
   std::vector<float> values = weight();
   values.insert(values.begin(), 0.5F);  // of another weight, after which W is not aligned
-  std::string header =
-      R"({"A":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-      R"("W":{"dtype":"F32","shape":[3,6],"data_offsets":[4,76]}})";
+  std::string header = R"({"A":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                       R"("W":{"dtype":"F32","shape":[3,6],"data_offsets":[4,76]}})";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = header.size();
   return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + header +
