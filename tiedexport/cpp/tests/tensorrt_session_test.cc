@@ -74,7 +74,7 @@ TEST_F(TensorRt, CutsBatchesThatNoProfileHolds) {
 TEST_F(TensorRt, FillsBatchesUpThatNoProfileStartsWith) {
   const auto opened = bundle("shared", 4);
   const auto session = open(opened);
-  for (std::size_t rows : {1, 3, 4, 2}) {
+  for (const std::size_t rows : std::vector<std::size_t>{1, 3, 4, 2}) {
     const Values x = numbers(rows * kFeatures, rows);
     EXPECT_EQ(run(session.get(), *opened, "encoder", x), encoded(x));
   }
@@ -97,7 +97,7 @@ TEST_F(TensorRt, LaunchesAGraphFromTheSecondCallOn) {
   const auto opened = bundle();
   const auto session = open(opened);
   int expected_captures = 0;
-  for (std::size_t rows : {2, 3, 2}) {
+  for (const std::size_t rows : std::vector<std::size_t>{2, 3, 2}) {
     ++expected_captures;
     for (std::size_t call = 0; call < 4; ++call) {
       const Values x = numbers(rows * kFeatures, call);

@@ -1,5 +1,9 @@
 // TensorRT on an NVIDIA GPU: the bundle's plans, which share one copy of the weights. No library of
 // NVIDIA's is linked: they are loaded when they are first asked for.
+//
+// All of it has run on doubles of those libraries only, never yet on a GPU (and what is inside
+// TRT_MAJOR_RTX was never compiled with TensorRT-RTX's own headers): tiedexport bench --acceptance
+// is what proves it there.
 #include "backend.hpp"
 
 #include <map>
