@@ -33,13 +33,18 @@ function(tiedexport_tensorrt_missing missing)
 endfunction()
 
 tiedexport_tensorrt_missing(tensorrt_missing)
+if(NOT tensorrt_missing)
+  file(STRINGS ${TensorRT_INCLUDE_DIR}/NvInferVersion.h tensorrt_rtx REGEX "^#define TRT_MAJOR_RTX ")
+endif()
+if(tensorrt_missing OR tensorrt_rtx) # the double of a library is one of libnvinfer
+  list(APPEND TIEDEXPORT_TESTS_LEFT_OUT
+    tensorrt_session_test tensorrt_refusal_test tensorrt_enqueue_test)
+endif()
 if(tensorrt_missing)
   message(STATUS "Backend tensorrt: ${tensorrt_missing} (-DTensorRT_INCLUDE_DIR=FOLDER)")
   set(tensorrt_sources src/tensorrt/absent.cc)
   set_source_files_properties(src/tensorrt/absent.cc PROPERTIES
     COMPILE_DEFINITIONS "TIEDEXPORT_TENSORRT_MISSING=\"${tensorrt_missing}\"")
-  list(APPEND TIEDEXPORT_TESTS_LEFT_OUT
-    tensorrt_session_test tensorrt_refusal_test tensorrt_enqueue_test)
 else()
   message(STATUS "Backend tensorrt: ${TensorRT_INCLUDE_DIR}")
   file(GLOB tensorrt_sources CONFIGURE_DEPENDS src/tensorrt/*.cc)
