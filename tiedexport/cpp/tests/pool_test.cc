@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <thread>
 #include <vector>
@@ -139,6 +142,28 @@ TEST(Pool, LeavesSignalsToTheApplication) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD}) {
     EXPECT_EQ(sigismember(&of_worker, signal), 1);
     EXPECT_EQ(sigismember(&of_caller, signal), 0);
+  }
+}
+
+TEST(Pool, RunsAndClosesInAForkedProcess) {
+  for (const int asleep_ms : {0, 5}) {  // workers that watch, and workers that sleep
+    auto pool = std::make_unique<Pool>(3);
+    pool->run([](int) {});
+    std::this_thread::sleep_for(std::chrono::milliseconds(asleep_ms));
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);  // ends a child that hangs
+      int parts = 0;
+      for (int run = 0; run < 100; ++run) pool->run([&](int) { ++parts; });
+      pool.reset();
+      _exit(parts == 300 ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    std::atomic<int> parts{0};
+    pool->run([&](int) { parts.fetch_add(1); });
+    EXPECT_EQ(parts.load(), 3);
   }
 }
 

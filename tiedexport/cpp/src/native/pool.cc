@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -63,6 +64,7 @@ struct Pool::State {
   };
 
   const int size;
+  const pid_t owner = getpid();  // has the workers; a forked process has none
   std::vector<Claim> claims;
   std::vector<Worker> workers;
 
@@ -81,6 +83,7 @@ struct Pool::State {
   void start_workers();
   void stop_workers();
   void announce();
+  bool forked() const { return getpid() != owner; }
   bool compute(int index, std::uint64_t number);
   void wait_for_others();
   std::uint64_t wait_for_run_after(std::uint64_t seen);
@@ -114,10 +117,11 @@ void Pool::State::stop_workers() {
 }
 
 /// Numbers a run and wakes who sleeps. The number is written before the sleepers are counted, and
-/// a worker counts itself before it looks at the number again: one of the two sees the other.
+/// a worker counts itself before it looks at the number again: one of the two sees the other. In a
+/// forked process nobody sleeps, whatever the count, and the mutex may be held for ever.
 void Pool::State::announce() {
   run.fetch_add(1);
-  if (workers_asleep.load() == 0) return;
+  if (workers_asleep.load() == 0 || forked()) return;
   { const std::lock_guard<std::mutex> lock(mutex); }
   work_came.notify_all();
 }
@@ -171,7 +175,13 @@ void* Pool::State::work(void* worker) {
 
 Pool::Pool(int threads) : state_(std::make_unique<State>(threads)) { state_->start_workers(); }
 
-Pool::~Pool() { state_->stop_workers(); }
+Pool::~Pool() {
+  // Joining threads of another process, or destroying what they waited for, would never return.
+  if (state_->forked())
+    static_cast<void>(state_.release());
+  else
+    state_->stop_workers();
+}
 
 int Pool::size() const { return state_->size; }
 

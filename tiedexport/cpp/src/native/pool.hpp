@@ -8,7 +8,8 @@ namespace tiedexport::internal::native {
 
 /// `size()` workers, the caller being the first. Work is always split in `size()` parts, whoever
 /// computes them: where another call has the workers, the caller computes all parts itself, in
-/// order. So results depend on the number of threads and on nothing else.
+/// order. So results depend on the number of threads and on nothing else. In a forked process,
+/// which has no workers, the caller computes all parts too.
 class Pool {
  public:
   explicit Pool(int threads);  // throws Error (OUT_OF_MEMORY) if a thread cannot be started
