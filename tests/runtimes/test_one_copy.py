@@ -35,6 +35,8 @@ MIB = 1 << 20
 INPUTS, CODE = 2048, 4096
 BUFFERS_BYTES = 4 * MIB
 """What a library's kernels may work in, whatever the size of the weight: tiles, packed inputs."""
+LEAST = 0.95
+"""Of the weight: a session may take memory again that the tiny model's left to its process."""
 
 _NATIVE = runtime_named("native").availability()
 needs_native = pytest.param(
@@ -127,7 +129,7 @@ def test_one_process_holds_each_weight_once_unless_the_runtime_says_otherwise(
                 continue
             child.hold(precision)
             weight = weight_bytes(precision)
-            assert weight <= child.growth_bytes <= 1.10 * weight + child.allowance_bytes
+            assert LEAST * weight <= child.growth_bytes <= 1.10 * weight + child.allowance_bytes
             once.append(precision)
     assert Precision.FP32 in once
 
@@ -139,7 +141,9 @@ def test_two_processes_hold_each_weight_once_together(folder: Path, runtime: str
         one.hold("fp32")
         other.hold("fp32")
         growth = one.growth_bytes + other.growth_bytes
-        assert weight <= growth <= 1.15 * weight + one.allowance_bytes + other.allowance_bytes
+        assert (
+            LEAST * weight <= growth <= 1.15 * weight + one.allowance_bytes + other.allowance_bytes
+        )
 
 
 def test_a_runtime_that_is_said_to_store_weights_again_does(folder: Path):
