@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -190,6 +191,28 @@ def test_a_wrong_command_line_exits_with_2(words: list[str], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    """As a device does, which root could replace."""
+    os.mkfifo(tmp_path / "pipe.npy")
+    np.save(tmp_path / "x.npy", X)
+    reader = os.open(tmp_path / "pipe.npy", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = run(BUNDLE, tmp_path / "x.npy", tmp_path / "pipe.npy")
+        assert done.returncode == 0, done.stderr
+        assert np.load(io.BytesIO(os.read(reader, 1 << 16))).shape == X.shape
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe.npy").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "y.npy").symlink_to("elsewhere.npy")
+    (tmp_path / "elsewhere.npy").touch()
+    assert output(tmp_path).shape == X.shape
+    assert (tmp_path / "y.npy").is_symlink()
 
 
 def test_it_says_what_there_is() -> None:

@@ -10,10 +10,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 
 #include "npy_header.hpp"
 
@@ -91,11 +93,29 @@ Array parse(std::string_view bytes) {
   return array;
 }
 
+/// Whether `path` is a device, a pipe or a socket: to be written to, never replaced.
+bool is_special(const std::string& path) {
+  struct stat found {};
+  return stat(path.c_str(), &found) == 0 && !S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode);
+}
+
+/// What `path` leads to, so that a link stays a link.
+std::string resolved(const std::string& path) {
+  std::error_code failed;
+  const std::filesystem::path target = std::filesystem::canonical(path, failed);
+  return failed ? path : target.string();
+}
+
 /// A file that is being written; gone unless it got its name.
 class Unfinished {
  public:
-  explicit Unfinished(const std::string& path) : path_(path), temporary_(path + ".XXXXXX") {
-    descriptor_ = mkstemp(temporary_.data());
+  explicit Unfinished(const std::string& path) : path_(path), target_(resolved(path)) {
+    if (is_special(path)) {
+      descriptor_ = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    } else {
+      temporary_ = target_ + ".XXXXXX";
+      descriptor_ = mkstemp(temporary_.data());
+    }
     if (descriptor_ < 0) fail();
   }
   ~Unfinished() {
@@ -114,10 +134,11 @@ class Unfinished {
     }
   }
   void finish() {
+    if (temporary_.empty()) return;
     const mode_t mask = umask(0);
     umask(mask);
     if (fchmod(descriptor_, 0666 & ~mask) != 0 || fsync(descriptor_) != 0) fail();
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail();
+    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail();
     temporary_.clear();
   }
 
@@ -126,7 +147,7 @@ class Unfinished {
     throw std::runtime_error("cannot write " + path_ + ": " + std::strerror(errno));
   }
 
-  std::string path_, temporary_;
+  std::string path_, target_, temporary_;
   int descriptor_ = -1;
 };
 
