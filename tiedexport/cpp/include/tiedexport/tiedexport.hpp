@@ -193,7 +193,7 @@ class Session {
     tiedexport_session* created = nullptr;
     if (const auto status = tiedexport_session_create(bundle.get(), &asked, &created))
       return detail::last_failure(status);
-    return Session(created, bundle.stages());
+    return Session{std::unique_ptr<tiedexport_session, detail::Close>(created), bundle.stages()};
   }
 #if defined(__cpp_exceptions)
   explicit Session(const Bundle& bundle, const Options& options = {})
@@ -256,8 +256,8 @@ class Session {
   tiedexport_session* get() const noexcept { return handle_.get(); }
 
  private:
-  Session(tiedexport_session* created, std::vector<Stage> stages)
-      : handle_(created), stages_(std::move(stages)) {}
+  Session(std::unique_ptr<tiedexport_session, detail::Close> created, std::vector<Stage> stages)
+      : handle_(std::move(created)), stages_(std::move(stages)) {}
 
   struct Call {
     std::size_t batch, out_size;
