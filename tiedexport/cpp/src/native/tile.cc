@@ -1,8 +1,8 @@
 // Many samples: W passes in tiles of rows, and each tile serves both of its products while it is
 // in cache.
 //
-// Every sum is made in one order, along k or i, whatever the tile, the thread and the samples
-// beside it, so results depend on none of these.
+// Every sum is made in one order, along k or i, whatever the thread and the samples beside it, so
+// results depend on neither; but that order is another for a few samples (kFewSamples).
 #include "native/tile.hpp"
 
 #include <algorithm>
@@ -11,8 +11,6 @@
 namespace tiedexport::internal::native::tile {
 namespace {
 
-/// Rows that stay in cache; sums of the output are read and written once a tile.
-constexpr std::size_t kTileRows = 384;
 /// Samples that pass over W together, fewer where a packed sample is long: half of an L3 at most.
 constexpr std::size_t kMostSamples = 256, kFewestSamples = 64;
 constexpr std::size_t kPackedBytes = std::size_t{16} << 20;
@@ -38,18 +36,19 @@ class Sweep {
         pool_(context.pool),
         simd_(context.simd),
         scratch_(context.scratch),
-        kernels_(kernels(context.simd, w.type)),
+        kernels_(kernels(context.simd, w.type, most_samples)),
         workers_(static_cast<std::size_t>(pool_.size())),
-        x_units_((w.columns + kernels_.elements - 1) / kernels_.elements),
-        z_stride_(rounded_up(most_samples, kernels_.lanes) + kPadding) {
-    // A whole number of blocks for each worker.
-    const std::size_t grain = kernels_.rows * workers_;
-    tile_rows_ = std::min(rounded_up(kTileRows, grain), rounded_up(w.rows, grain));
+        x_units_(rounded_up((w.columns + kernels_.elements - 1) / kernels_.elements, kPadding)),
+        z_stride_(rounded_up(most_samples, kernels_.lanes) + kernels_.padding) {
+    // A whole number of blocks.
+    const std::size_t fitting = kernels_.tile_bytes / (w.columns * size_of(w.type)) * workers_;
+    const std::size_t rows = std::min({fitting, kernels_.tile_rows, w.rows + kernels_.rows - 1});
+    tile_rows_ = std::max(rows / kernels_.rows, std::size_t{1}) * kernels_.rows;
     tile_units_ = (tile_rows_ + kernels_.elements - 1) / kernels_.elements;
   }
 
   void take_for_encode() {
-    x_ = scratch_.take_array<float>(x_units_ * (z_stride_ - kPadding));
+    x_ = scratch_.take_array<float>(x_units_ * (z_stride_ - kernels_.padding));
     stages_ = scratch_.take_array<float>(workers_ * kernels_.encode_stage);
     z_ = scratch_.take_array<float>(tile_rows_ * z_stride_);
     std::fill_n(z_, tile_rows_ * z_stride_, 0.0F);
@@ -92,7 +91,8 @@ class Sweep {
       const Span part = share(end - begin, kernels_.rows, worker, pool_.size());
       if (part.begin == part.end) return;
       float* z = z_ + part.begin * z_stride_;
-      kernels_.encode({w_, begin + part.begin, begin + part.end, x_, vectors_, z, z_stride_,
+      kernels_.encode({w_, begin + part.begin, begin + part.end, batch_, x_, x_units_, vectors_, z,
+                       z_stride_,
                        stages_ + static_cast<std::size_t>(worker) * kernels_.encode_stage});
       const std::size_t rows = part.end - part.begin;
       for (std::size_t row = 0; row < rows && bias != nullptr; ++row) {
@@ -123,7 +123,7 @@ class Sweep {
 
   /// The tile's units from in[b, begin..end).
   void load_hidden(std::size_t begin, std::size_t end, const float* in) {
-    kernels_.pack(
+    kernels_.pack_hidden(
         {in, w_.rows, batch_, 0, vectors_ * kernels_.lanes, begin, end, units_, z_stride_});
   }
 

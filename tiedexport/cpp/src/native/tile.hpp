@@ -31,8 +31,9 @@ struct PackTask {
 /// z[i - begin, b] = Σ_k x[b, k] w[i, k] for the rows [begin, end).
 struct EncodeTask {
   Matrix w;
-  std::size_t begin, end;
-  const float* x;  // packed: group by group, in each [units][lanes of the group]
+  std::size_t begin, end, batch;
+  const float* x;  // as `pack` left them, `x_units` of each sample
+  std::size_t x_units;
   std::size_t vectors;
   float* z;  // with room for whole blocks of rows
   std::size_t z_stride;
@@ -61,14 +62,24 @@ struct Kernels {
   std::size_t encode_stage;   // units that `encode` stages
   std::size_t strip;          // columns that `decode` stages, twice, of a whole tile
   std::size_t aside;          // sums that `decode` makes beside its output
+  std::size_t tile_rows;      // in a tile, at most
+  std::size_t tile_bytes;     // of W, for each worker, in a tile, at most
+  std::size_t padding;        // of rows of z, in fp32
 
+  /// Samples for `encode`: group by group, in each [units][lanes of the group], or as that likes.
   void (*pack)(const PackTask&);
   void (*encode)(const EncodeTask&);
   /// Rows of z into units: [rows, stride] to [ceil(rows / elements), stride].
+  /// Rows of z from samples of them.
+  void (*pack_hidden)(const PackTask&);
   void (*narrow)(const float* z, std::size_t rows, std::size_t stride, float* units);
   void (*decode)(const DecodeTask&);
 };
 
-const Kernels& kernels(Simd simd, Type weights);
+/// Where bfloat16 are multiplied in pairs, batches of up to this many samples have kernels of their
+/// own, whose sums are made in another order; more of them are faster as vectors of samples.
+constexpr std::size_t kFewSamples = 16;
+
+const Kernels& kernels(Simd simd, Type weights, std::size_t batch);
 
 }  // namespace tiedexport::internal::native::tile

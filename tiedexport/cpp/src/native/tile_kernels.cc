@@ -52,6 +52,9 @@ constexpr std::size_t kLineUnits = 16;    // of four bytes in a line of cache
 constexpr std::size_t kBlockUnits = 512;  // of up to four vectors of samples: 128 KiB, half of L2
 constexpr std::size_t kStagedUnits = kBlockUnits + kLineUnits;
 constexpr std::size_t kStepUnits = 8, kStageAhead = 8;
+/// Rows that stay in cache; sums of the output are read and written once a tile.
+constexpr std::size_t kTileRows = 384;
+constexpr std::size_t kAnyBytes = std::size_t{1} << 40;
 
 HWY_INLINE void prefetch_far(const void* address) { __builtin_prefetch(address, 0, 2); }
 HWY_INLINE void prefetch_near(const void* address) { __builtin_prefetch(address, 0, 3); }
@@ -69,7 +72,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace tiedexport::internal::native::tile {
 
-const Kernels& kernels(Simd simd, Type weights) {
+const Kernels& kernels(Simd simd, Type weights, std::size_t batch) {
+  if (weights == Type::bf16 && batch <= kFewSamples) {
+    return TIEDEXPORT_AT_BF16(simd, singles, few_pairs)();
+  }
   if (weights == Type::bf16) {
     return TIEDEXPORT_AT_BF16(simd, singles, pairs)();
   }

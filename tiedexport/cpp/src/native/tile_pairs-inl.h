@@ -78,10 +78,13 @@ void narrow(const float* z, std::size_t rows, std::size_t stride, float* units) 
 
 #include "native/tile_block-inl.h"
 #include "native/tile_sweep-inl.h"
+// uses both:
+#include "native/tile_few-inl.h"
 
 }  // namespace pair
 
 const Kernels& pairs() { return pair::table(); }
+const Kernels& few_pairs() { return pair::few_table(); }
 
 }  // namespace
 }  // namespace tiedexport::internal::native::tile::HWY_NAMESPACE

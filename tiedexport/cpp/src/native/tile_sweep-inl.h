@@ -31,13 +31,12 @@ constexpr void (*kEncodeBlocks[])(const EncodeBlock&) = {
 };
 
 /// All samples with the rows of `block`, units [unit, unit + block.units).
-void encode_groups(const EncodeTask& task, EncodeBlock block, std::size_t unit,
-                   std::size_t all_units) {
+void encode_groups(const EncodeTask& task, EncodeBlock block, std::size_t unit) {
   const Groups groups{task.vectors, kGroupVectors};
   float* z = block.z;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const std::size_t first = groups.begin(g), vectors = groups.begin(g + 1) - first;
-    block.x = task.x + (first * all_units + vectors * unit) * kLanes;
+    block.x = task.x + (first * task.x_units + vectors * unit) * kLanes;
     block.z = z + first * kLanes;
     kEncodeBlocks[vectors - 1](block);
   }
@@ -45,7 +44,6 @@ void encode_groups(const EncodeTask& task, EncodeBlock block, std::size_t unit,
 
 /// W is read where it lies if its elements make units; the others are widened a block at a time.
 void encode_rows(const EncodeTask& task, std::size_t row, std::size_t unit, std::size_t units) {
-  const std::size_t all_units = (task.w.columns + kElements - 1) / kElements;
   const std::size_t element = unit * kElements, element_bytes = size_of(task.w.type);
   const std::size_t elements = std::min(units * kElements, task.w.columns - element);
   const std::size_t stride = task.w.columns * element_bytes;
@@ -68,7 +66,7 @@ void encode_rows(const EncodeTask& task, std::size_t row, std::size_t unit, std:
     block.w = reinterpret_cast<const std::byte*>(task.stage);
     block.w_stride = kStagedUnits * kUnitBytes;
   }
-  encode_groups(task, block, unit, all_units);
+  encode_groups(task, block, unit);
 }
 
 void encode(const EncodeTask& task) {
@@ -213,8 +211,12 @@ const Kernels& table() {
                                        kRows * kStagedUnits,
                                        kStripPanels * kPanel,
                                        kSamples * kPanel,
+                                       kTileRows,
+                                       kAnyBytes,
+                                       kLineUnits,
                                        pack,
                                        encode,
+                                       pack,
                                        narrow,
                                        decode};
   return kKernels;
