@@ -117,6 +117,7 @@ static void check_runs(tiedexport_session* session) {
   EXPECT(tiedexport_reconstruct(session, x, 1, x + 6) == 0); /* side by side is no overlap */
   EXPECT_REFUSED(tiedexport_encode(session, x, (size_t)-1, y));
   EXPECT_REFUSED(tiedexport_encode(session, x, (size_t)-1 / 24, y)); /* past the end of memory */
+  EXPECT(strstr(tiedexport_last_error(), "does not fit into memory") != NULL);
   EXPECT(tiedexport_decode(session, NULL, 0, NULL) == 0);
   EXPECT(tiedexport_enqueue(session, "encoder", x, 1, y, NULL) == TIEDEXPORT_UNSUPPORTED);
   EXPECT(strcmp(tiedexport_session_backend(session), "native") == 0);
