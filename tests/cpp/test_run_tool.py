@@ -193,6 +193,15 @@ def test_a_wrong_command_line_exits_with_2(words: list[str], said: str) -> None:
     assert done.stdout == ""
 
 
+def test_what_nobody_asked_for_does_not_round(tmp_path: Path) -> None:
+    """Whatever order the precisions were built in."""
+    bundle = shutil.copytree(BUNDLE, tmp_path / "half-first.tied")
+    resign(bundle, weights=dict(reversed(open_bundle(BUNDLE).manifest.weights.items())))
+    np.save(tmp_path / "x.npy", X)
+    done = run(bundle, tmp_path / "x.npy", tmp_path / "y.npy", "--time", 1)
+    assert done.stdout.startswith("native fp32: "), done.stdout + done.stderr
+
+
 def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     """As a device does, which root could replace."""
     os.mkfifo(tmp_path / "pipe.npy")

@@ -2,6 +2,7 @@
 #include "backends.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "error.hpp"
@@ -19,10 +20,16 @@ std::string listed(const Items& items, const Name& name) {
   return text;
 }
 
-/// The precisions to try, best first: the one asked for, or all that are stored.
+/// The precisions to try, best first: the one asked for, or all that are stored, in whatever order,
+/// of which fp32 is first: what nobody asked for must not round.
 std::vector<Type> precisions_to_try(const Bundle& bundle, const std::string& wanted) {
   const std::vector<Type>& stored = bundle.manifest().precisions;
-  if (wanted.empty()) return stored;
+  if (wanted.empty()) {
+    std::vector<Type> sorted;
+    std::copy_if(std::begin(every_type), std::end(every_type), std::back_inserter(sorted),
+                 [&](Type one) { return std::count(stored.begin(), stored.end(), one) != 0; });
+    return sorted;
+  }
   const auto* type = std::find_if(std::begin(every_type), std::end(every_type),
                                   [&](Type one) { return wanted == name_of(one); });
   if (type == std::end(every_type))
