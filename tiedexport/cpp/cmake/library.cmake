@@ -5,6 +5,9 @@ set_target_properties(tiedexport_internal PROPERTIES INTERPROCEDURAL_OPTIMIZATIO
 # A unique symbol keeps a library from being closed, and an archive from having names of its own.
 target_compile_options(tiedexport_internal PRIVATE
   $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)
+# Whatever the project around it does without, or takes: g++ 12 warns wrongly in C++20.
+target_compile_options(tiedexport_internal PRIVATE -fexceptions -fno-fast-math)
+set_target_properties(tiedexport_internal PROPERTIES CXX_STANDARD 17)
 if(TIEDEXPORT_SHARED)
   add_library(tiedexport SHARED $<TARGET_OBJECTS:tiedexport_internal>)
 else()
