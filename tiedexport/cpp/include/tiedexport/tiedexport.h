@@ -11,7 +11,9 @@
  *
  * Every function that can fail returns a status, 0 for success; tiedexport_last_error() then has
  * the words, for the calling thread. No function prints, aborts or lets an exception through.
- * Bundles and sessions may be used from many threads at once; closing one must be the last call.
+ * Bundles and sessions may be used from many threads at once; closing one is the last call, and
+ * comes once. A forked process may run `native` sessions that it was born with, on one thread, and
+ * close them, if no call was under way when it was forked; those it creates have threads again.
  */
 #ifndef TIEDEXPORT_TIEDEXPORT_H_
 #define TIEDEXPORT_TIEDEXPORT_H_
@@ -29,7 +31,8 @@
 extern "C" {
 #endif
 
-/* Grows when a function or a field is added; what was there before keeps its meaning. */
+/* Grows when a function, or a field of the options, is added; what was there before keeps its
+ * meaning, and the other structs their size. */
 #define TIEDEXPORT_ABI_VERSION 1
 
 typedef enum tiedexport_status {
@@ -82,12 +85,17 @@ typedef struct tiedexport_session_options {
   uint32_t struct_size;  /* sizeof(tiedexport_session_options), set by the macro */
   int32_t threads;       /* CPU threads; 0: one a processor that this process may run on */
   const char* backend;   /* "native", "onnxruntime", "tensorrt"; NULL or "auto": the best here */
-  const char* precision; /* "fp32", "fp16", "bf16"; NULL: the backend's best that is stored */
+  const char* precision; /* "fp32", "fp16", "bf16"; NULL: the first that is stored and runs */
   const char* simd;      /* an instruction set of `native`, for comparing; NULL: the best here */
   int32_t device;        /* of a GPU backend */
 } tiedexport_session_options;
+#ifdef __cplusplus
+#define TIEDEXPORT_SESSION_OPTIONS_INIT \
+  {static_cast<uint32_t>(sizeof(tiedexport_session_options)), 0, nullptr, nullptr, nullptr, 0}
+#else
 #define TIEDEXPORT_SESSION_OPTIONS_INIT \
   {(uint32_t)sizeof(tiedexport_session_options), 0, 0, 0, 0, 0}
+#endif
 
 /* The ABI version of the library that was loaded; compare with TIEDEXPORT_ABI_VERSION. */
 TIEDEXPORT_API uint32_t tiedexport_abi_version(void);
@@ -103,7 +111,8 @@ TIEDEXPORT_API const char* tiedexport_last_error(void);
 TIEDEXPORT_API size_t tiedexport_info(char* text, size_t size);
 
 /* Opens the bundle in the directory `path`: checks its manifest, names, sizes and (with
- * TIEDEXPORT_CHECK_HASH) every hash. Weights are mapped, not read. */
+ * TIEDEXPORT_CHECK_HASH) every hash. Weights are mapped, not read: replace the files of an open
+ * bundle, never write to them, which alters results, or cut them, which may end the process. */
 TIEDEXPORT_API tiedexport_status tiedexport_open(const char* path, tiedexport_check check,
                                                  tiedexport_bundle** bundle);
 /* NULL is allowed. Sessions of it stay valid. */

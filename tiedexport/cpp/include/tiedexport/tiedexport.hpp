@@ -175,7 +175,7 @@ class Bundle {
 
 /// See tiedexport_session_options; what is left alone is the default.
 struct Options {
-  std::string backend, precision, simd;
+  std::string backend = {}, precision = {}, simd = {};
   int threads = 0;
   int device = 0;
 };
