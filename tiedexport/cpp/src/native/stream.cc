@@ -123,7 +123,7 @@ void encode(const Product& product, Context& context) {
     for (std::size_t i = span.begin; i < span.end; i += kMostRows) {
       const std::size_t rows = std::min(kMostRows, span.end - i);
       for (std::size_t b = 0; b < batch.blocks; ++b) {
-        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns},
+        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns, false},
                     batch.panels(x, w.columns, b), z);
         finish_hidden(z, rows, batch.block, product.bias == nullptr ? nullptr : product.bias + i,
                       product.activation, context.simd);
@@ -158,7 +158,7 @@ void decode(const Product& product, Context& context) {
           for (std::size_t r = 0; r < rows; ++r)
             z[r * batch.block + n] = n < batch.samples_in(b) ? in[r] : 0.0F;
         }
-        kernel.add_rows({element(w, i, span.begin), w.type, rows, columns, w.columns}, z,
+        kernel.add_rows({element(w, i, span.begin), w.type, rows, columns, w.columns, false}, z,
                         batch.panels(sums, columns, b));
       }
     }
@@ -184,12 +184,13 @@ void pair(const PairProduct& product, Context& context) {
     alignas(64) float z[kMostRows * 8];
     for (std::size_t i = span.begin; i < span.end; i += tile) {
       const std::size_t rows = std::min(tile, span.end - i);
-      const Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns};
+      Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns, false};
       for (std::size_t b = 0; b < batch.blocks; ++b) {
         kernel.dots(here, batch.panels(x, w.columns, b), z);
         finish_hidden(z, rows, batch.block,
                       product.hidden_bias == nullptr ? nullptr : product.hidden_bias + i,
                       product.hidden, context.simd);
+        here.cached = true;
         kernel.add_rows(here, z, batch.panels(partial[index], w.columns, b));
       }
     }

@@ -20,6 +20,7 @@ struct Rows {
   const void* data;
   Type type;
   std::size_t count, columns, stride;  // in elements
+  bool cached;  // computed with just before: meanwhile the rows behind them are called
 };
 
 constexpr std::size_t kMostRows = 32;  // in one call of a kernel

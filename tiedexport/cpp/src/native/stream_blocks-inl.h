@@ -39,24 +39,40 @@ constexpr std::size_t rows_at_once(std::size_t samples) {
   return samples == 3 ? 6 : 24 / samples;
 }
 
-/// The block of W that comes next, called from memory while this one is computed with: CPUs foresee
-/// neither the next rows nor, over many rows, the next columns. At the pace of the computation,
-/// since CPUs drop what is called faster than memory answers; into L2, since much else passes
-/// through L1 until then.
+/// What comes next, called from memory while a block is computed with: CPUs foresee neither the
+/// next rows nor, over many rows, the next columns. At the pace of the computation, since CPUs drop
+/// what is called faster than memory answers; into L2, since much else passes through L1 until
+/// then.
 template <class T>
 struct Next {
-  const T* block;
+  const T* rows;  // of W
   std::size_t stride;
+  bool half_pace;             // as many rows, half the columns
+  const char* samples;        // of the next panel
+  std::size_t samples_bytes;  // of them, for two vectors of W
 
-  /// The part that corresponds to two vectors at `k` of M rows.
-  template <std::size_t M>
+  /// What corresponds to the two vectors from `k` of M rows and N samples.
+  template <std::size_t M, std::size_t N>
   HWY_INLINE void call(std::size_t k) const {
+    constexpr std::size_t bytes = 2 * kLanes * sizeof(T);
+    if (half_pace) {
+      call_rows<M, bytes / 2>(k / 2);
+    } else {
+      call_rows<M, bytes>(k);
+    }
+    if (N <= 2) return;  // those of few samples stay in L2
+    const char* p = samples + k / (2 * kLanes) * samples_bytes;
+    for (std::size_t line = 0; line < samples_bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
+  }
+
+ private:
+  template <std::size_t M, std::size_t Bytes>
+  HWY_INLINE void call_rows(std::size_t k) const {
     HWY_UNROLL(8)
     for (std::size_t m = 0; m < M; ++m) {
-      const auto* p = reinterpret_cast<const char*>(block + m * stride + k);
+      const auto* p = reinterpret_cast<const char*>(rows + m * stride + k);
       HWY_UNROLL(2)
-      for (std::size_t line = 0; line < 2 * kLanes * sizeof(T); line += 64)
-        __builtin_prefetch(p + line, 0, 2);
+      for (std::size_t line = 0; line < Bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
     }
   }
 };
@@ -110,10 +126,8 @@ struct Dot {
 
 /// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k.
 template <class T, std::size_t M, std::size_t N>
-HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums,
-                      const T* next_block) {
+HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, Next<T> next) {
   const Float d;
-  const Next<T> next{next_block, stride};
   Dot<T, M, N> block{w, stride, x.data, {}};
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
@@ -123,7 +137,7 @@ HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sum
   }
   std::size_t k = 0;
   for (; k + 2 * kLanes <= x.columns; k += 2 * kLanes) {
-    next.template call<M>(k);
+    next.template call<M, N>(k);
     block.step(k);
     block.step(k + kLanes);
   }
@@ -179,8 +193,7 @@ struct Add {
 /// out[n, k] += Σ_m z[m, n] w[m, k]
 template <class T, std::size_t M, std::size_t N>
 HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Panel& out,
-                      const T* next_block) {
-  const Next<T> next{next_block, stride};
+                      Next<T> next) {
   Add<T, M, N> block{w, stride, out.data, {}};
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
@@ -189,7 +202,7 @@ HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Pane
   }
   std::size_t k = 0;
   for (; k + 2 * kLanes <= out.columns; k += 2 * kLanes) {
-    next.template call<M>(k);
+    next.template call<M, N>(k);
     block.step(k);
     block.step(k + kLanes);
   }

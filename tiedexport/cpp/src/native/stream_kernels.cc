@@ -13,26 +13,48 @@ HWY_BEFORE_NAMESPACE();
 namespace tiedexport::internal::native::HWY_NAMESPACE {
 namespace {
 
-/// Computes with `w` panel by panel, all rows before the next panel, in blocks of M rows, then of
-/// one.
-template <class T, std::size_t N, class Compute>
-HWY_INLINE void sweep(const stream::Rows& w, const stream::Panels& samples,
-                      const Compute& compute) {
-  const auto* first = static_cast<const T*>(w.data);
-  for (std::size_t c = 0; c < w.columns; c += samples.width) {
-    const blocks::Panel panel{samples.data + c * N, HWY_MIN(samples.width, w.columns - c), c == 0};
-    // Then come the same rows, or, behind the last panel, other ones.
-    const T* next_panel =
-        first + (c + samples.width < w.columns ? c + samples.width : w.count * w.stride);
-    for (std::size_t i = 0; i < w.count;) {
-      const std::size_t rows = i + Compute::kRows <= w.count ? Compute::kRows : 1;
-      const T* block = first + i * w.stride + c;
-      const T* next = i + rows < w.count ? block + rows * w.stride : next_panel;
-      compute(block, rows, i, panel, next);
-      i += rows;
+/// Rows of W in the order in which they are computed with: panel by panel of columns, all rows
+/// before the next panel, in blocks of `most` rows, then of one.
+template <class T, std::size_t N>
+struct Sweep {
+  const stream::Rows& w;
+  const stream::Panels& samples;
+  std::size_t most;
+
+  const T* first() const { return static_cast<const T*>(w.data); }
+  const T* rows_behind() const { return first() + w.count * w.stride; }
+  bool last_panel(std::size_t c) const { return c + samples.width >= w.columns; }
+
+  template <class Compute>
+  HWY_INLINE void run(const Compute& compute) const {
+    for (std::size_t c = 0; c < w.columns; c += samples.width) {
+      const blocks::Panel panel{samples.data + c * N, HWY_MIN(samples.width, w.columns - c),
+                                c == 0};
+      for (std::size_t i = 0; i < w.count;) {
+        const std::size_t rows = i + most <= w.count ? most : 1;
+        compute(first() + i * w.stride + c, rows, i, panel, after(i, rows, c));
+        i += rows;
+      }
     }
   }
-}
+  /// What comes after the rows from `i` in the panel at `c`: other rows in it, or the next panel,
+  /// or other rows. With rows that are in cache there is time to call half of those behind.
+  blocks::Next<T> after(std::size_t i, std::size_t rows, std::size_t c) const {
+    const std::size_t next_panel = last_panel(c) ? 0 : c + samples.width;
+    const std::size_t blocks = (w.count + most - 1) / most,
+                      bytes = samples.width * N * sizeof(float);
+    const auto* called = reinterpret_cast<const char*>(samples.data + next_panel * N);
+    blocks::Next<T> next{nullptr, w.stride, w.cached, called + i / most * (bytes / blocks),
+                         2 * stored::kLanes * N * sizeof(float) / blocks};
+    if (next.half_pace)
+      next.rows = rows_behind() + i * w.stride + c / 2;
+    else if (i + rows < w.count)
+      next.rows = first() + (i + rows) * w.stride + c;
+    else
+      next.rows = last_panel(c) ? rows_behind() : first() + next_panel;
+    return next;
+  }
+};
 
 template <class T, std::size_t N>
 struct Dots {
@@ -41,7 +63,7 @@ struct Dots {
   float* sums;
 
   HWY_INLINE void operator()(const T* w, std::size_t rows, std::size_t i, const blocks::Panel& x,
-                             const T* next) const {
+                             const blocks::Next<T>& next) const {
     float* at = sums + i * N * stored::kLanes;
     if (rows == kRows)
       blocks::dot<T, kRows, N>(w, stride, x, at, next);
@@ -53,7 +75,7 @@ struct Dots {
 template <class T, std::size_t N>
 void dots_of(const stream::Rows& w, const stream::Panels& x, float* z) {
   HWY_ALIGN float sums[stream::kMostRows * N * stored::kLanes];
-  sweep<T, N>(w, x, Dots<T, N>{w.stride, sums});
+  Sweep<T, N>{w, x, Dots<T, N>::kRows}.run(Dots<T, N>{w.stride, sums});
   for (std::size_t i = 0; i < w.count * N; ++i) z[i] = blocks::sum(sums + i * stored::kLanes);
 }
 
@@ -64,7 +86,7 @@ struct AddRows {
   const float* z;
 
   HWY_INLINE void operator()(const T* w, std::size_t rows, std::size_t i, const blocks::Panel& out,
-                             const T* next) const {
+                             const blocks::Next<T>& next) const {
     if (rows == kRows)
       blocks::add<T, kRows, N>(w, stride, z + i * N, out, next);
     else
@@ -74,7 +96,7 @@ struct AddRows {
 
 template <class T, std::size_t N>
 void add_rows_of(const stream::Rows& w, const float* z, const stream::Panels& out) {
-  sweep<T, N>(w, out, AddRows<T, N>{w.stride, z});
+  Sweep<T, N>{w, out, AddRows<T, N>::kRows}.run(AddRows<T, N>{w.stride, z});
 }
 
 template <std::size_t N>
