@@ -54,7 +54,7 @@ TEST_P(Tile, IsWithinTheBoundOfFloat64) {
 // More than one tile of rows, strip of columns, and block of units: each edge of a loop.
 TEST_P(Tile, IsWithinTheBoundOfFloat64BeyondOneTile) {
   Machine machine(simd(), 2);
-  const Case c(type(), 397, 2091, 19);
+  const Case c(type(), 781, 2091, 19);
   for (const Way way : {Way::encode, Way::decode}) {
     for (const std::size_t batch : {11, 19}) {
       Judge(c, way, simd()).expect_close(machine.run(way, c, batch), batch);

@@ -22,12 +22,12 @@ void few_pack(const PackTask& task) {
   float* out = task.out;
   for (std::size_t from = 0; from < elements; from += kWide) {
     for (std::size_t lane = 0; lane < kFewLanes; ++lane, out += kLanes) {
-      std::fill_n(out, kLanes, 0.0F);
-      if (task.first + lane >= task.batch) continue;
-      const float* sample = task.samples + (task.first + lane) * task.sample_stride + task.element;
-      for (std::size_t k = from; k < std::min(from + kWide, elements); k += 2) {
-        out[(k - from) / 2] = unit_of(sample + k, elements - k);
+      if (task.first + lane >= task.batch) {
+        std::fill_n(out, kLineUnits, 0.0F);
+        continue;
       }
+      const float* sample = task.samples + (task.first + lane) * task.sample_stride;
+      line_of_units(sample + task.element + from, elements - from, out);
     }
   }
 }

@@ -7,7 +7,7 @@ namespace tiedexport::internal::native::tile::HWY_NAMESPACE {
 namespace {
 namespace pair {
 
-constexpr std::size_t kElements = 2;
+constexpr std::size_t kElements = 2, kTileRows = kPairRows;
 constexpr bool made_of_units(Type type) { return type == Type::bf16; }
 constexpr bool staged_by_blocks(Type) { return true; }
 
@@ -28,6 +28,17 @@ HWY_INLINE float unit_of(const float* element, std::size_t left) {
   float unit;
   std::memcpy(&unit, &bits, sizeof(unit));
   return unit;
+}
+
+/// A line of units from `left` elements on, rounded as `unit_of` rounds, but for denormal numbers.
+HWY_INLINE void line_of_units(const float* elements, std::size_t left, float* line) {
+  static_assert(kLineUnits == kLanes, "two vectors of elements make a line");
+  const std::size_t first = std::min(left, kLanes), second = std::min(left - first, kLanes);
+  const auto low = static_cast<__mmask16>((1U << first) - 1U);
+  const auto high = static_cast<__mmask16>((1U << second) - 1U);
+  const __m512bh rounded_pairs = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, elements + first),
+                                                     _mm512_maskz_loadu_ps(low, elements));
+  _mm512_store_ps(line, (__m512)rounded_pairs);
 }
 
 HWY_INLINE void prefetch_unit(Type, const std::byte* row, std::size_t stride) {

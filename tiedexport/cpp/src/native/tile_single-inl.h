@@ -6,12 +6,14 @@ namespace single {
 
 namespace stored = native::HWY_NAMESPACE::stored;
 
-constexpr std::size_t kElements = 1;
+constexpr std::size_t kElements = 1, kTileRows = kSingleRows;
 constexpr bool made_of_units(Type type) { return type == Type::fp32; }
 
 HWY_INLINE Vector multiply_add(Vector a, Vector b, Vector sum) { return hn::MulAdd(a, b, sum); }
 
-HWY_INLINE float unit_of(const float* element, std::size_t) { return *element; }
+HWY_INLINE void line_of_units(const float* elements, std::size_t left, float* line) {
+  std::copy_n(elements, std::min(left, kLineUnits), line);
+}
 
 /// Whether a few instructions widen it, so that blocks can do it as they go.
 constexpr bool staged_by_blocks(Type type) {

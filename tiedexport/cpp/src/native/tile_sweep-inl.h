@@ -14,9 +14,9 @@ void pack(const PackTask& task) {
         continue;
       }
       const float* sample = task.samples + b * task.sample_stride + task.element;
-      for (std::size_t u = from; u < until; ++u) {
-        out[u * task.out_stride] = unit_of(sample + u * kElements, elements - u * kElements);
-      }
+      alignas(64) float line[kLineUnits];
+      line_of_units(sample + from * kElements, elements - from * kElements, line);
+      for (std::size_t u = from; u < until; ++u) out[u * task.out_stride] = line[u - from];
     }
   }
 }
