@@ -52,8 +52,8 @@ constexpr std::size_t kLineUnits = 16;    // of four bytes in a line of cache
 constexpr std::size_t kBlockUnits = 512;  // of up to four vectors of samples: 128 KiB, half of L2
 constexpr std::size_t kStagedUnits = kBlockUnits + kLineUnits;
 constexpr std::size_t kStepUnits = 8, kStageAhead = 8;
-/// Rows that stay in cache, alike in bytes; sums of the output are read and written once a tile.
-constexpr std::size_t kSingleRows = 384, kPairRows = 768;
+/// Units of rows that stay in cache; sums of the output are read and written once a tile.
+constexpr std::size_t kTileUnits = 384;
 constexpr std::size_t kAnyBytes = std::size_t{1} << 40;
 
 HWY_INLINE void prefetch_far(const void* address) { __builtin_prefetch(address, 0, 2); }

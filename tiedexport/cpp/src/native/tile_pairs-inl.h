@@ -7,7 +7,7 @@ namespace tiedexport::internal::native::tile::HWY_NAMESPACE {
 namespace {
 namespace pair {
 
-constexpr std::size_t kElements = 2, kTileRows = kPairRows;
+constexpr std::size_t kElements = 2, kTileRows = kTileUnits * kElements;
 constexpr bool made_of_units(Type type) { return type == Type::bf16; }
 constexpr bool staged_by_blocks(Type) { return true; }
 

@@ -6,7 +6,7 @@ namespace single {
 
 namespace stored = native::HWY_NAMESPACE::stored;
 
-constexpr std::size_t kElements = 1, kTileRows = kSingleRows;
+constexpr std::size_t kElements = 1, kTileRows = kTileUnits * kElements;
 constexpr bool made_of_units(Type type) { return type == Type::fp32; }
 
 HWY_INLINE Vector multiply_add(Vector a, Vector b, Vector sum) { return hn::MulAdd(a, b, sum); }
