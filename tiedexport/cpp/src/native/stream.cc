@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kPanelBytes = 16 << 10;  // half of L1, where W passes through as well
 constexpr std::size_t kTileBytes = 256 << 10;  // rows that both products of a pair find in L2
+constexpr std::size_t kCacheBytes = 8 << 20;   // a share of L3
 constexpr std::size_t kLine = 16;              // fp32 in a line of cache, and in the widest vector
 
 constexpr std::size_t rounded_up(std::size_t count, std::size_t grain) {
@@ -34,6 +35,13 @@ struct Batch {
     return {all + b * floats(columns), block, width};
   }
 };
+
+/// What is worth being called ahead. W in cache comes fast enough; of one or two samples a product
+/// alone runs along whole rows, which the CPU foresees, where two products leave memory idle.
+Ahead ahead(const Matrix& w, const Batch& batch, bool both_products) {
+  const bool in_cache = w.rows * w.columns * size_of(w.type) <= kCacheBytes;
+  return !in_cache && (both_products || batch.block > 2) ? Ahead::next : Ahead::nothing;
+}
 
 /// Samples [batch, columns] side by side.
 float* packed(const float* samples, std::size_t columns, const Batch& batch, Scratch& scratch) {
@@ -123,7 +131,7 @@ void encode(const Product& product, Context& context) {
     for (std::size_t i = span.begin; i < span.end; i += kMostRows) {
       const std::size_t rows = std::min(kMostRows, span.end - i);
       for (std::size_t b = 0; b < batch.blocks; ++b) {
-        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns, false},
+        kernel.dots({element(w, i, 0), w.type, rows, w.columns, w.columns, ahead(w, batch, false)},
                     batch.panels(x, w.columns, b), z);
         finish_hidden(z, rows, batch.block, product.bias == nullptr ? nullptr : product.bias + i,
                       product.activation, context.simd);
@@ -158,8 +166,9 @@ void decode(const Product& product, Context& context) {
           for (std::size_t r = 0; r < rows; ++r)
             z[r * batch.block + n] = n < batch.samples_in(b) ? in[r] : 0.0F;
         }
-        kernel.add_rows({element(w, i, span.begin), w.type, rows, columns, w.columns, false}, z,
-                        batch.panels(sums, columns, b));
+        kernel.add_rows(
+            {element(w, i, span.begin), w.type, rows, columns, w.columns, ahead(w, batch, false)},
+            z, batch.panels(sums, columns, b));
       }
     }
     Result{batch,       columns,   span.begin,  &sums, 1, product.bias, product.activation,
@@ -177,6 +186,7 @@ void pair(const PairProduct& product, Context& context) {
   const std::size_t floats = batch.floats(w.columns) * batch.blocks;
   float** partial = context.scratch.take_array<float*>(static_cast<std::size_t>(threads));
   for (int t = 0; t < threads; ++t) partial[t] = context.scratch.take_array<float>(floats);
+  const Ahead calls = ahead(w, batch, true);
   const std::size_t tile = tile_rows(w, batch, kernel);
   context.pool.run([&](int index) {
     const Span span = share(w.rows, 8, index, threads);
@@ -184,13 +194,13 @@ void pair(const PairProduct& product, Context& context) {
     alignas(64) float z[kMostRows * 8];
     for (std::size_t i = span.begin; i < span.end; i += tile) {
       const std::size_t rows = std::min(tile, span.end - i);
-      Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns, false};
+      Rows here{element(w, i, 0), w.type, rows, w.columns, w.columns, calls};
       for (std::size_t b = 0; b < batch.blocks; ++b) {
         kernel.dots(here, batch.panels(x, w.columns, b), z);
         finish_hidden(z, rows, batch.block,
                       product.hidden_bias == nullptr ? nullptr : product.hidden_bias + i,
                       product.hidden, context.simd);
-        here.cached = true;
+        if (calls != Ahead::nothing) here.ahead = Ahead::behind;
         kernel.add_rows(here, z, batch.panels(partial[index], w.columns, b));
       }
     }

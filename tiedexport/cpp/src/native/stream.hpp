@@ -15,12 +15,19 @@ struct Panels {
   std::size_t width;  // columns that stay in L1 while rows of W pass by
 };
 
+/// What a kernel calls from memory while it computes.
+enum class Ahead {
+  nothing,
+  next,   // the rows or columns that it comes to next
+  behind  // half of as many rows that lie behind these, which were read just before
+};
+
 /// Rows of W, or a stretch of columns of them.
 struct Rows {
   const void* data;
   Type type;
   std::size_t count, columns, stride;  // in elements
-  bool cached;  // computed with just before: meanwhile the rows behind them are called
+  Ahead ahead;
 };
 
 constexpr std::size_t kMostRows = 32;  // in one call of a kernel

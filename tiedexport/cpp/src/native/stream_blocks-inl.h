@@ -47,7 +47,7 @@ template <class T>
 struct Next {
   const T* rows;  // of W
   std::size_t stride;
-  bool half_pace;             // as many rows, half the columns
+  stream::Ahead ahead;
   const char* samples;        // of the next panel
   std::size_t samples_bytes;  // of them, for two vectors of W
 
@@ -55,7 +55,8 @@ struct Next {
   template <std::size_t M, std::size_t N>
   HWY_INLINE void call(std::size_t k) const {
     constexpr std::size_t bytes = 2 * kLanes * sizeof(T);
-    if (half_pace) {
+    if (ahead == stream::Ahead::nothing) return;
+    if (ahead == stream::Ahead::behind) {
       call_rows<M, bytes / 2>(k / 2);
     } else {
       call_rows<M, bytes>(k);
@@ -91,7 +92,7 @@ HWY_INLINE void keep(Vector& value) {
 struct Panel {
   float* data;
   std::size_t columns;
-  bool first;
+  bool first, last;  // of all columns
 };
 
 template <class T, std::size_t M, std::size_t N>
@@ -124,9 +125,10 @@ struct Dot {
   }
 };
 
-/// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k.
+/// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k, and all lanes into z[m, n] at the last panel.
 template <class T, std::size_t M, std::size_t N>
-HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, Next<T> next) {
+HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, float* z,
+                      Next<T> next) {
   const Float d;
   Dot<T, M, N> block{w, stride, x.data, {}};
   HWY_UNROLL(8)
@@ -149,13 +151,13 @@ HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sum
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
-    for (std::size_t n = 0; n < N; ++n) hn::Store(block.sums[m][n], d, sums + (m * N + n) * kLanes);
+    for (std::size_t n = 0; n < N; ++n) {
+      if (x.last)
+        z[m * N + n] = hn::GetLane(hn::SumOfLanes(d, block.sums[m][n]));
+      else
+        hn::Store(block.sums[m][n], d, sums + (m * N + n) * kLanes);
+    }
   }
-}
-
-HWY_INLINE float sum(const float* lanes) {
-  const Float d;
-  return hn::GetLane(hn::SumOfLanes(d, hn::Load(d, lanes)));
 }
 
 template <class T, std::size_t M, std::size_t N>

@@ -14,69 +14,76 @@ namespace tiedexport::internal::native::HWY_NAMESPACE {
 namespace {
 
 /// Rows of W in the order in which they are computed with: panel by panel of columns, all rows
-/// before the next panel, in blocks of `most` rows, then of one.
-template <class T, std::size_t N>
-struct Sweep {
-  const stream::Rows& w;
-  const stream::Panels& samples;
-  std::size_t most;
-
-  const T* first() const { return static_cast<const T*>(w.data); }
-  const T* rows_behind() const { return first() + w.count * w.stride; }
-  bool last_panel(std::size_t c) const { return c + samples.width >= w.columns; }
+/// before the next panel, in blocks of M rows, then of one.
+template <class T, std::size_t N, std::size_t M>
+class Sweep {
+ public:
+  Sweep(const stream::Rows& w, const stream::Panels& samples)
+      : w_(w), samples_(samples), first_(static_cast<const T*>(w.data)) {
+    const std::size_t blocks = (w.count + M - 1) / M;
+    samples_floats_ = samples.width * N / blocks;
+    samples_bytes_ = 2 * stored::kLanes * N * sizeof(float) / blocks;
+  }
 
   template <class Compute>
   HWY_INLINE void run(const Compute& compute) const {
-    for (std::size_t c = 0; c < w.columns; c += samples.width) {
-      const blocks::Panel panel{samples.data + c * N, HWY_MIN(samples.width, w.columns - c),
-                                c == 0};
-      for (std::size_t i = 0; i < w.count;) {
-        const std::size_t rows = i + most <= w.count ? most : 1;
-        compute(first() + i * w.stride + c, rows, i, panel, after(i, rows, c));
+    for (std::size_t c = 0; c < w_.columns; c += samples_.width) {
+      const blocks::Panel panel{samples_.data + c * N, HWY_MIN(samples_.width, w_.columns - c),
+                                c == 0, last_panel(c)};
+      for (std::size_t i = 0; i < w_.count;) {
+        const std::size_t rows = i + M <= w_.count ? M : 1;
+        compute(first_ + i * w_.stride + c, rows, i, panel, after(i, rows, c));
         i += rows;
       }
     }
   }
+
+ private:
+  const T* rows_behind() const { return first_ + w_.count * w_.stride; }
+  bool last_panel(std::size_t c) const { return c + samples_.width >= w_.columns; }
+
   /// What comes after the rows from `i` in the panel at `c`: other rows in it, or the next panel,
-  /// or other rows. With rows that are in cache there is time to call half of those behind.
-  blocks::Next<T> after(std::size_t i, std::size_t rows, std::size_t c) const {
-    const std::size_t next_panel = last_panel(c) ? 0 : c + samples.width;
-    const std::size_t blocks = (w.count + most - 1) / most,
-                      bytes = samples.width * N * sizeof(float);
-    const auto* called = reinterpret_cast<const char*>(samples.data + next_panel * N);
-    blocks::Next<T> next{nullptr, w.stride, w.cached, called + i / most * (bytes / blocks),
-                         2 * stored::kLanes * N * sizeof(float) / blocks};
-    if (next.half_pace)
-      next.rows = rows_behind() + i * w.stride + c / 2;
-    else if (i + rows < w.count)
-      next.rows = first() + (i + rows) * w.stride + c;
+  /// or other rows.
+  HWY_INLINE blocks::Next<T> after(std::size_t i, std::size_t rows, std::size_t c) const {
+    const std::size_t next_panel = last_panel(c) ? 0 : c + samples_.width;
+    const float* called = samples_.data + next_panel * N + i / M * samples_floats_;
+    blocks::Next<T> next{nullptr, w_.stride, w_.ahead, reinterpret_cast<const char*>(called),
+                         samples_bytes_};
+    if (w_.ahead == stream::Ahead::behind)
+      next.rows = rows_behind() + i * w_.stride + c / 2;
+    else if (i + rows < w_.count)
+      next.rows = first_ + (i + rows) * w_.stride + c;
     else
-      next.rows = last_panel(c) ? rows_behind() : first() + next_panel;
+      next.rows = last_panel(c) ? rows_behind() : first_ + next_panel;
     return next;
   }
+
+  const stream::Rows& w_;
+  const stream::Panels& samples_;
+  const T* first_;
+  std::size_t samples_floats_, samples_bytes_;
 };
 
 template <class T, std::size_t N>
 struct Dots {
   static constexpr std::size_t kRows = blocks::rows_at_once(N);
   std::size_t stride;
-  float* sums;
+  float *sums, *z;
 
   HWY_INLINE void operator()(const T* w, std::size_t rows, std::size_t i, const blocks::Panel& x,
                              const blocks::Next<T>& next) const {
     float* at = sums + i * N * stored::kLanes;
     if (rows == kRows)
-      blocks::dot<T, kRows, N>(w, stride, x, at, next);
+      blocks::dot<T, kRows, N>(w, stride, x, at, z + i * N, next);
     else
-      blocks::dot<T, 1, N>(w, stride, x, at, next);
+      blocks::dot<T, 1, N>(w, stride, x, at, z + i * N, next);
   }
 };
 
 template <class T, std::size_t N>
 void dots_of(const stream::Rows& w, const stream::Panels& x, float* z) {
   HWY_ALIGN float sums[stream::kMostRows * N * stored::kLanes];
-  Sweep<T, N>{w, x, Dots<T, N>::kRows}.run(Dots<T, N>{w.stride, sums});
-  for (std::size_t i = 0; i < w.count * N; ++i) z[i] = blocks::sum(sums + i * stored::kLanes);
+  Sweep<T, N, Dots<T, N>::kRows>(w, x).run(Dots<T, N>{w.stride, sums, z});
 }
 
 template <class T, std::size_t N>
@@ -96,7 +103,7 @@ struct AddRows {
 
 template <class T, std::size_t N>
 void add_rows_of(const stream::Rows& w, const float* z, const stream::Panels& out) {
-  Sweep<T, N>{w, out, AddRows<T, N>::kRows}.run(AddRows<T, N>{w.stride, z});
+  Sweep<T, N, AddRows<T, N>::kRows>(w, out).run(AddRows<T, N>{w.stride, z});
 }
 
 template <std::size_t N>
