@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from safetensors.numpy import save_file
 
 import tiedexport
 from tiedexport import environment, passes, precision_choice, rounding
@@ -24,6 +23,7 @@ from tiedexport.golden import CODE, INPUT, RECONSTRUCTION, golden_pairs
 from tiedexport.manifest import SCHEMA, FileRecord, Manifest, PlanRecord, Tolerance
 from tiedexport.spec import Layer, Precision, StageSpec, TensorSpec
 from tiedexport.trace import graph_from_module
+from tiedexport.weights_file import write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -116,7 +116,7 @@ class Assembly:
             name: _rounded(weight, types.get(name, precision), name)
             for name, weight in self._parameters.items()
         }
-        save_file(weights, self._staging / _weights_file(precision))
+        write_weights(self._staging / _weights_file(precision), weights)
         for stage in STAGES:
             model = passes.run(self._graph, passes.STAGE_FILE, self._plan(stage, precision))
             path = self._staging / _graph_file(stage, precision)
@@ -242,7 +242,7 @@ def _rounded(weight: np.ndarray, precision: Precision, name: str) -> np.ndarray:
             expected=f"at most {precision.largest:.6g}",
             hint="build with --precision fp32,bf16",
         )
-    # In C order whatever the checkpoint's strides are: safetensors writes memory as it lies.
+    # In C order whatever the checkpoint's strides are: files hold memory as it lies.
     return np.ascontiguousarray(weight, dtype=precision.dtype)
 
 

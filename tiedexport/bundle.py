@@ -26,7 +26,7 @@ T = TypeVar("T")
 Check = Literal["hash", "size"]
 
 MANIFEST = "manifest.json"
-_SAFETENSORS_DTYPES = {"F32": Precision.FP32, "F16": Precision.FP16, "BF16": Precision.BF16}
+SAFETENSORS_DTYPES = {"F32": Precision.FP32, "F16": Precision.FP16, "BF16": Precision.BF16}
 _MANIFEST_LIMIT_BYTES = 64 << 20
 
 
@@ -223,15 +223,15 @@ def safetensors_layout(path: Path) -> dict[str, tuple[Precision, tuple[int, ...]
     header, start = safetensors_header(path)
     layout = {}
     for name, entry in header.items():
-        if entry["dtype"] not in _SAFETENSORS_DTYPES:
+        if entry["dtype"] not in SAFETENSORS_DTYPES:
             raise BundleError(
                 "a weight of an unknown type",
                 where=f"{path}: {name}",
                 got=entry["dtype"],
-                expected=", ".join(_SAFETENSORS_DTYPES),
+                expected=", ".join(SAFETENSORS_DTYPES),
             )
         begin, end = entry["data_offsets"]
-        precision = _SAFETENSORS_DTYPES[entry["dtype"]]
+        precision = SAFETENSORS_DTYPES[entry["dtype"]]
         layout[name] = (precision, tuple(entry["shape"]), start + begin, end - begin)
     return layout
 
