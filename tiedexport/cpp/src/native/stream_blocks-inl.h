@@ -95,10 +95,39 @@ struct Panel {
   bool first, last;  // of all columns
 };
 
-template <class T, std::size_t M, std::size_t N>
+template <std::size_t M, class T, class Block>
+HWY_INLINE void step(const T* w, std::size_t stride, std::size_t k, Block& block) {
+  Vector rows[M];
+  HWY_UNROLL(8)
+  for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(w + m * stride + k);
+  block.add(rows, k);
+}
+
+/// Gives `block` M rows of W, one vector of columns after another, the last one filled up with
+/// zeros.
+template <std::size_t M, std::size_t N, class T, class Block>
+HWY_INLINE void multiply(const T* w, std::size_t stride, std::size_t columns, const Next<T>& next,
+                         Block& block) {
+  std::size_t k = 0;
+  for (; k + 2 * kLanes <= columns; k += 2 * kLanes) {
+    next.template call<M, N>(k);
+    step<M>(w, stride, k, block);
+    step<M>(w, stride, k + kLanes, block);
+  }
+  if (k + kLanes <= columns) {
+    step<M>(w, stride, k, block);
+    k += kLanes;
+  }
+  if (k == columns) return;
+  Vector rows[M];
+  HWY_UNROLL(8)
+  for (std::size_t m = 0; m < M; ++m)
+    rows[m] = stored::widened_head(w + m * stride + k, columns - k);
+  block.add(rows, k);
+}
+
+template <std::size_t M, std::size_t N>
 struct Dot {
-  const T* w;
-  std::size_t stride;
   const float* x;
   Vector sums[M][N];
 
@@ -111,18 +140,6 @@ struct Dot {
       for (std::size_t m = 0; m < M; ++m) sums[m][n] = hn::MulAdd(rows[m], sample, sums[m][n]);
     }
   }
-  HWY_INLINE void step(std::size_t k) {
-    Vector rows[M];
-    HWY_UNROLL(8)
-    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(w + m * stride + k);
-    add(rows, k);
-  }
-  HWY_INLINE void last_step(std::size_t k, std::size_t count) {
-    Vector rows[M];
-    HWY_UNROLL(8)
-    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened_head(w + m * stride + k, count);
-    add(rows, k);
-  }
 };
 
 /// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k, and all lanes into z[m, n] at the last panel.
@@ -130,24 +147,14 @@ template <class T, std::size_t M, std::size_t N>
 HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, float* z,
                       Next<T> next) {
   const Float d;
-  Dot<T, M, N> block{w, stride, x.data, {}};
+  Dot<M, N> block{x.data, {}};
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n)
       block.sums[m][n] = x.first ? hn::Zero(d) : hn::Load(d, sums + (m * N + n) * kLanes);
   }
-  std::size_t k = 0;
-  for (; k + 2 * kLanes <= x.columns; k += 2 * kLanes) {
-    next.template call<M, N>(k);
-    block.step(k);
-    block.step(k + kLanes);
-  }
-  if (k + kLanes <= x.columns) {
-    block.step(k);
-    k += kLanes;
-  }
-  if (k < x.columns) block.last_step(k, x.columns - k);
+  multiply<M, N>(w, stride, x.columns, next, block);
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
@@ -160,10 +167,8 @@ HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sum
   }
 }
 
-template <class T, std::size_t M, std::size_t N>
+template <std::size_t M, std::size_t N>
 struct Add {
-  const T* w;
-  std::size_t stride;
   float* out;
   Vector z[M][N];
 
@@ -178,41 +183,19 @@ struct Add {
       hn::Store(sum, d, at);
     }
   }
-  HWY_INLINE void step(std::size_t k) {
-    Vector rows[M];
-    HWY_UNROLL(8)
-    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(w + m * stride + k);
-    add(rows, k);
-  }
-  HWY_INLINE void last_step(std::size_t k, std::size_t count) {
-    Vector rows[M];
-    HWY_UNROLL(8)
-    for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened_head(w + m * stride + k, count);
-    add(rows, k);
-  }
 };
 
 /// out[n, k] += Σ_m z[m, n] w[m, k]
 template <class T, std::size_t M, std::size_t N>
 HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Panel& out,
                       Next<T> next) {
-  Add<T, M, N> block{w, stride, out.data, {}};
+  Add<M, N> block{out.data, {}};
   HWY_UNROLL(8)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n) block.z[m][n] = hn::Set(Float(), z[m * N + n]);
   }
-  std::size_t k = 0;
-  for (; k + 2 * kLanes <= out.columns; k += 2 * kLanes) {
-    next.template call<M, N>(k);
-    block.step(k);
-    block.step(k + kLanes);
-  }
-  if (k + kLanes <= out.columns) {
-    block.step(k);
-    k += kLanes;
-  }
-  if (k < out.columns) block.last_step(k, out.columns - k);
+  multiply<M, N>(w, stride, out.columns, next, block);
 }
 
 }  // namespace blocks

@@ -80,11 +80,17 @@ struct Dots {
   }
 };
 
-template <class T, std::size_t N>
-void dots_of(const stream::Rows& w, const stream::Panels& x, float* z) {
-  HWY_ALIGN float sums[stream::kMostRows * N * stored::kLanes];
-  Sweep<T, N, Dots<T, N>::kRows>(w, x).run(Dots<T, N>{w.stride, sums, z});
-}
+struct DotsProduct {
+  const stream::Rows& w;
+  const stream::Panels& x;
+  float* z;
+
+  template <class T, std::size_t N>
+  void of() const {
+    HWY_ALIGN float sums[stream::kMostRows * N * stored::kLanes];
+    Sweep<T, N, Dots<T, N>::kRows>(w, x).run(Dots<T, N>{w.stride, sums, z});
+  }
+};
 
 template <class T, std::size_t N>
 struct AddRows {
@@ -101,76 +107,61 @@ struct AddRows {
   }
 };
 
-template <class T, std::size_t N>
-void add_rows_of(const stream::Rows& w, const float* z, const stream::Panels& out) {
-  Sweep<T, N, AddRows<T, N>::kRows>(w, out).run(AddRows<T, N>{w.stride, z});
-}
+struct AddRowsProduct {
+  const stream::Rows& w;
+  const float* z;
+  const stream::Panels& out;
 
-template <std::size_t N>
-void dots_of_samples(const stream::Rows& w, const stream::Panels& x, float* z) {
-  switch (w.type) {
-    case Type::fp32:
-      return dots_of<float, N>(w, x, z);
-    case Type::fp16:
-      return dots_of<hwy::float16_t, N>(w, x, z);
-    case Type::bf16:
-      return dots_of<hwy::bfloat16_t, N>(w, x, z);
+  template <class T, std::size_t N>
+  void of() const {
+    Sweep<T, N, AddRows<T, N>::kRows>(w, out).run(AddRows<T, N>{w.stride, z});
   }
-}
-
-template <std::size_t N>
-void add_rows_of_samples(const stream::Rows& w, const float* z, const stream::Panels& out) {
-  switch (w.type) {
-    case Type::fp32:
-      return add_rows_of<float, N>(w, z, out);
-    case Type::fp16:
-      return add_rows_of<hwy::float16_t, N>(w, z, out);
-    case Type::bf16:
-      return add_rows_of<hwy::bfloat16_t, N>(w, z, out);
-  }
-}
+};
 
 std::size_t block(std::size_t samples) {
   const std::size_t held = HWY_MIN(samples, blocks::kMostSamples);
   return held > 6 ? 8 : held == 5 ? 6 : held;
 }
 
-void dots(const stream::Rows& w, const stream::Panels& x, float* z) {
-  switch (x.samples) {
+/// product.of<T, N>() for the type of W and the samples of a panel.
+template <std::size_t N, class Product>
+void of_type(Type type, const Product& product) {
+  switch (type) {
+    case Type::fp32:
+      return product.template of<float, N>();
+    case Type::fp16:
+      return product.template of<hwy::float16_t, N>();
+    case Type::bf16:
+      return product.template of<hwy::bfloat16_t, N>();
+  }
+}
+
+template <class Product>
+void of_samples(std::size_t samples, Type type, const Product& product) {
+  switch (samples) {
     case 1:
-      return dots_of_samples<1>(w, x, z);
+      return of_type<1>(type, product);
     case 2:
-      return dots_of_samples<2>(w, x, z);
+      return of_type<2>(type, product);
     case 3:
-      return dots_of_samples<3>(w, x, z);
+      return of_type<3>(type, product);
     case 4:
-      return dots_of_samples<4>(w, x, z);
+      return of_type<4>(type, product);
 #if TIEDEXPORT_MANY_REGISTERS
     case 6:
-      return dots_of_samples<6>(w, x, z);
+      return of_type<6>(type, product);
     case 8:
-      return dots_of_samples<8>(w, x, z);
+      return of_type<8>(type, product);
 #endif
   }
 }
 
+void dots(const stream::Rows& w, const stream::Panels& x, float* z) {
+  of_samples(x.samples, w.type, DotsProduct{w, x, z});
+}
+
 void add_rows(const stream::Rows& w, const float* z, const stream::Panels& out) {
-  switch (out.samples) {
-    case 1:
-      return add_rows_of_samples<1>(w, z, out);
-    case 2:
-      return add_rows_of_samples<2>(w, z, out);
-    case 3:
-      return add_rows_of_samples<3>(w, z, out);
-    case 4:
-      return add_rows_of_samples<4>(w, z, out);
-#if TIEDEXPORT_MANY_REGISTERS
-    case 6:
-      return add_rows_of_samples<6>(w, z, out);
-    case 8:
-      return add_rows_of_samples<8>(w, z, out);
-#endif
-  }
+  of_samples(out.samples, w.type, AddRowsProduct{w, z, out});
 }
 
 stream::Kernels stream_kernels() {
