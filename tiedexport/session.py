@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.checked import CheckedStage
 from tiedexport.errors import ArrayError, MissingRuntimeError, RuntimeFailedError, UsageError
+from tiedexport.gate import Gate, nothing
 from tiedexport.runtimes import Memory, Options, all_runtimes, choose_precision, runtime_named
 from tiedexport.spec import STAGE_OF_VERB, precisions_from
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from tiedexport.runtimes import Backend, Runtime
+    from tiedexport.runtimes import Runtime
     from tiedexport.spec import Precision
 
 _log = logging.getLogger(__name__)
@@ -160,7 +159,7 @@ class Session:
         shared = options.memory == "shared"
         self.hidden_copies = runtime.hidden_copies(bundle, precision) if shared else None
         self._stages = {stage.name: CheckedStage(stage) for stage in bundle.manifest.stages}
-        self._gate = _Gate(runtime.open(bundle, precision, options), bundle.path)
+        self._gate = Gate(runtime.open(bundle, precision, options), bundle.path)
 
     def encode(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Inputs [n, *input_shape] → codes [n, *code_shape], in the bundle's I/O dtype."""
@@ -215,7 +214,7 @@ class Session:
                     hint="numpy.ascontiguousarray(x)",
                 )
             checked.output(out, x)
-            return self._gate.bound(backend.bind(checked.stage, x, out) if len(x) else _nothing)
+            return self._gate.bound(backend.bind(checked.stage, x, out) if len(x) else nothing)
 
     def close(self) -> None:
         """Refuse further calls, and free what the runtime holds when the running ones are done."""
@@ -234,68 +233,3 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _nothing() -> None:
-    pass
-
-
-class _Gate:
-    """The way to an open backend: closed, it lets nobody in, and the last to leave frees it."""
-
-    def __init__(self, backend: Backend, where: object) -> None:
-        self._backend, self._where = backend, where
-        self._inside, self._closed = 0, False
-        self._bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
-        # A signal handler or a finaliser of the same thread may come in between.
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> Backend:
-        with self._lock:
-            if self._closed:
-                raise UsageError(
-                    "the session is closed",
-                    where=self._where,
-                    hint="open another: tiedexport.open_session(path)",
-                )
-            self._inside += 1
-            return self._backend
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            last = self._closed and self._inside == 0
-        if last:
-            self._free()
-
-    def bound(self, call: Callable[[], None]) -> _Bound:
-        with self._lock:
-            bound = _Bound(self, call)
-            self._bound.add(bound)
-            return bound
-
-    def close(self) -> None:
-        with self._lock:
-            idle = not self._closed and self._inside == 0
-            self._closed = True
-        if idle:
-            self._free()
-
-    def _free(self) -> None:
-        try:
-            self._backend.close()
-        finally:
-            del self._backend
-            for bound in self._bound:
-                bound.call = _nothing
-
-
-class _Bound:
-    """What `bind` returns: callers may keep it, and it keeps nothing of a closed session."""
-
-    def __init__(self, gate: _Gate, call: Callable[[], None]) -> None:
-        self._gate, self.call = gate, call
-
-    def __call__(self) -> None:
-        with self._gate:
-            self.call()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiedexport.report import tables
+from tiedexport.report import origin_tables, tables
 from tiedexport.results import Comparison
 
 SCALES = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -104,8 +104,8 @@ def test_details_have_a_cell_for_every_header():
         tables.comparison_details(verify),
         tables.quality(verify),
         tables.latency_details(bench),
-        tables.environment(handmade.ENVIRONMENT),
-        tables.training(handmade.training_record()),
+        origin_tables.environment(handmade.ENVIRONMENT),
+        origin_tables.training(handmade.training_record()),
     )
     for table in every:
         assert table.rows

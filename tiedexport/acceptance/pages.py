@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tiedexport.report import markdown, pictures, tables
+from tiedexport.report import markdown, origin_tables, pictures, tables
 from tiedexport.report.page import Answer, Block, Chart, Page, Reasons
 from tiedexport.report.page import Section as Part
 from tiedexport.report.tables import Table
@@ -36,7 +36,7 @@ def page(result: AcceptanceResult) -> Page:
         Part(section.name, section.question, tuple(_blocks(section, result)))
         for section in result.sections
     ]
-    machine = Part("environment", "", (tables.environment(result.environment),))
+    machine = Part("environment", "", (origin_tables.environment(result.environment),))
     subtitle = f"{result.device or _NO_DEVICE}; {verdict(result)} after {result.seconds:.0f} s"
     return Page("Acceptance of a GPU", subtitle, tuple(answers), (*parts, machine))
 

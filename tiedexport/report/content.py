@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.report import images, layers, pictures, tables, tie_tables, ties_section
+from tiedexport.report import (
+    images,
+    layers,
+    origin_tables,
+    pictures,
+    tables,
+    tie_tables,
+    ties_section,
+)
 from tiedexport.report.page import (
     Answer,
     Chart,
@@ -263,7 +271,9 @@ def _training_section(record: TrainingRecord) -> Section:
         f"best validation RMSE {record.validation_rmse:.4f}"
     )
     text = "The checkpoint of the best validation epoch is what the bundle holds."
-    return Section("Training", text, (Chart("training", alt, chart), tables.training(record)))
+    return Section(
+        "Training", text, (Chart("training", alt, chart), origin_tables.training(record))
+    )
 
 
 def _closing_section(
@@ -280,7 +290,7 @@ def _closing_section(
     found = [result.environment for result in (audit, verify, bench) if result is not None]
     blocks: list[Block] = [Commands(tuple(lines))]
     distinct = [each for index, each in enumerate(found) if each not in found[:index]]
-    blocks += map(tables.environment, distinct)
+    blocks += map(origin_tables.environment, distinct)
     versions = ", ".join(f"{name} {v}" for name, v in bundle.manifest.versions.items())
     text = f"The bundle was written on {bundle.manifest.created} with {versions}."
     return Section("To repeat this", text, tuple(blocks))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tiedexport.results import BenchResult, Comparison, Environment, Latency, VerifyResult
-    from tiedexport.spec import Precision, TrainingRecord
+    from tiedexport.results import BenchResult, Comparison, Latency, VerifyResult
+    from tiedexport.spec import Precision
 
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
@@ -271,33 +271,3 @@ def latency_details(result: BenchResult) -> Table:
         ),
         first_number=2,
     )
-
-
-def environment(found: Environment) -> Table:
-    """Machine and versions."""
-    rows = [
-        ("processor", found.cpu),
-        ("usable cores", str(found.cores)),
-        ("platform", found.platform),
-        ("Python", found.python),
-        *found.packages.items(),
-    ]
-    return Table(("environment", ""), tuple(rows), first_number=2)
-
-
-def training(record: TrainingRecord) -> Table:
-    """How the model came to be, beside what the same size buys otherwise."""
-    data = record.data
-    rows = [
-        (
-            "data",
-            f"{data.source}: {data.train:,} train, {data.validation:,} validation, "
-            f"{data.test:,} test",
-        ),
-        ("epochs", f"{record.epochs} in {seconds(record.seconds)}, best {record.best_epoch}"),
-        ("test RMSE", f"{record.test_rmse:.5f}"),
-        ("test RMSE of PCA with the same code size", f"{record.pca_test_rmse:.5f}"),
-        ("parameters", f"{record.parameters:,}"),
-        ("parameters of the untied twin", f"{record.untied_parameters:,}"),
-    ]
-    return Table(("training", ""), tuple(rows), first_number=2)

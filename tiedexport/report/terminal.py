@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table as RichTable
 
-from tiedexport.report import layers, tables, tie_tables
+from tiedexport.report import layers, origin_tables, tables, tie_tables
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def print_doctor(result: DoctorResult, console: Console | None = None) -> None:
                 console.print(Padding(escape(found.remedy), (0, 0, 0, 4), expand=False))
     for warning in result.warnings:
         print_reason(console, "failed", "warning", "", warning)
-    print_table(console, tables.environment(result.environment))
+    print_table(console, origin_tables.environment(result.environment))
 
 
 def print_build(result: BuildResult, console: Console | None = None) -> None:
@@ -144,7 +144,7 @@ def print_manifest(manifest: Manifest, console: Console | None = None) -> None:
     for part in (head, *_interface(manifest), *_contents(manifest), made_with):
         print_table(console, part)
     if manifest.training is not None:
-        print_table(console, tables.training(manifest.training))
+        print_table(console, origin_tables.training(manifest.training))
 
 
 def print_demo(result: DemoResult, console: Console | None = None) -> None:

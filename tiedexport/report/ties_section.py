@@ -6,7 +6,7 @@ import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tiedexport.report import tables, tie_pictures, tie_tables
+from tiedexport.report import origin_tables, tie_pictures, tie_tables
 from tiedexport.report.page import Answer, Chart, Commands, Fold, Page, Reasons, Section
 from tiedexport.report.tables import size
 
@@ -25,7 +25,7 @@ def page(result: AuditResult) -> Page:
     closing = Section(
         "To repeat this",
         "Copies are found by content; a path may differ on another machine.",
-        (Commands((command,)), tables.environment(result.environment)),
+        (Commands((command,)), origin_tables.environment(result.environment)),
     )
     subtitle = "audit: how many physical copies of each tied weight, stage by stage"
     return Page(names, subtitle, answers(result), (*sections(result), closing))
