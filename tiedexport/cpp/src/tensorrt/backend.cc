@@ -20,7 +20,7 @@ namespace tiedexport::internal {
 namespace tensorrt {
 namespace {
 
-struct Machine {
+struct Found {
   Probe probe;
   Library library;  // asked for with a driver only
 
@@ -28,11 +28,11 @@ struct Machine {
   const std::string& remedy() const { return probe.driver ? library.remedy : probe.remedy; }
 };
 
-Machine machine_here() {
-  Machine machine{probe_driver(), {}};
+Found find() {
+  Found found{probe_driver(), {}};
   // Without a driver, TensorRT's runtime is an invalid pointer: ask before it is loaded.
-  if (machine.probe.driver != nullptr) machine.library = load_library(machine.probe.cuda);
-  return machine;
+  if (found.probe.driver != nullptr) found.library = load_library(found.probe.cuda);
+  return found;
 }
 
 Target target(const Library& library, const Device& device) {
@@ -41,17 +41,17 @@ Target target(const Library& library, const Device& device) {
 
 class Session final : public Backend {
  public:
-  Session(std::shared_ptr<const Bundle> bundle, Type precision, const Machine& machine,
+  Session(std::shared_ptr<const Bundle> bundle, Type precision, const Found& found,
           const Device& device, const Choice& choice)
       : bundle_(std::move(bundle)),
-        gpu_(std::make_shared<Gpu>(machine.probe.driver, device)),
-        description_("TensorRT " + machine.library.version + " on " + device.name + " (sm" +
+        gpu_(std::make_shared<Gpu>(found.probe.driver, device)),
+        description_("TensorRT " + found.library.version + " on " + device.name + " (sm" +
                      std::to_string(device.compute_capability) + ")") {
     std::map<std::string, std::shared_ptr<const Engine>> loaded;  // one plan may serve all stages
     for (const Stage& stage : bundle_->manifest().stages) {
       const Plan& plan = *choice.plans.at(stage.name);
       std::shared_ptr<const Engine>& engine = loaded[plan.file];
-      if (engine == nullptr) engine = load(plan, precision, machine.library);
+      if (engine == nullptr) engine = load(plan, precision, found.library);
       stages_.emplace(std::piecewise_construct, std::forward_as_tuple(stage.name),
                       std::forward_as_tuple(engine, stage));
     }
@@ -101,23 +101,23 @@ class Session final : public Backend {
 };
 
 Availability availability() {
-  const Machine machine = machine_here();
-  if (!machine.reason().empty()) return {false, "", machine.reason(), machine.remedy()};
+  const Found found = find();
+  if (!found.reason().empty()) return {false, "", found.reason(), found.remedy()};
   std::string devices;
-  for (const Device& device : machine.probe.devices) {
+  for (const Device& device : found.probe.devices) {
     devices += (devices.empty() ? "" : ", ") + device.name;
   }
-  return {true, machine.library.version + ", " + devices, "", ""};
+  return {true, found.library.version + ", " + devices, "", ""};
 }
 
 /// Why no device here runs the bundle, or "".
 std::string refusal(const Bundle& bundle, Type precision) {
-  const Machine machine = machine_here();
-  if (!machine.reason().empty()) return machine.reason();
+  const Found found = find();
+  if (!found.reason().empty()) return found.reason();
   std::string first;
-  for (const Device& device : machine.probe.devices) {
+  for (const Device& device : found.probe.devices) {
     const Choice choice =
-        choose_plans(bundle.manifest(), bundle.path(), precision, target(machine.library, device));
+        choose_plans(bundle.manifest(), bundle.path(), precision, target(found.library, device));
     if (choice.refusal.empty()) return "";
     if (first.empty()) first = choice.refusal;
   }
@@ -125,12 +125,12 @@ std::string refusal(const Bundle& bundle, Type precision) {
 }
 
 std::unique_ptr<Backend> open(std::shared_ptr<const Bundle> bundle, const Options& options) {
-  const Machine machine = machine_here();
-  if (!machine.reason().empty()) {
+  const Found found = find();
+  if (!found.reason().empty()) {
     throw Error(TIEDEXPORT_UNAVAILABLE,
-                {"tensorrt cannot run", "", machine.reason(), "", machine.remedy()});
+                {"tensorrt cannot run", "", found.reason(), "", found.remedy()});
   }
-  const auto& devices = machine.probe.devices;
+  const auto& devices = found.probe.devices;
   if (options.device < 0 || static_cast<std::size_t>(options.device) >= devices.size()) {
     throw Error(TIEDEXPORT_INVALID_ARGUMENT,
                 {"no such device", "", std::to_string(options.device),
@@ -138,12 +138,12 @@ std::unique_ptr<Backend> open(std::shared_ptr<const Bundle> bundle, const Option
   }
   const Device& device = devices[static_cast<std::size_t>(options.device)];
   const Choice choice = choose_plans(bundle->manifest(), bundle->path(), options.precision,
-                                     target(machine.library, device));
+                                     target(found.library, device));
   if (!choice.refusal.empty()) {
     throw Error(TIEDEXPORT_UNSUPPORTED,
                 {"tensorrt cannot run this bundle", bundle->path(), choice.refusal, "", ""});
   }
-  return std::make_unique<Session>(std::move(bundle), options.precision, machine, device, choice);
+  return std::make_unique<Session>(std::move(bundle), options.precision, found, device, choice);
 }
 
 }  // namespace
