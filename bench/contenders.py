@@ -37,7 +37,7 @@ class WayContender:
     """A bundle opened in one way, called through what it binds."""
 
     def __init__(self, way: Way, path: str, threads: int) -> None:
-        self._way, self._bundle = way, open_bundle(path, check="size")
+        self.way, self._bundle = way, open_bundle(path, check="size")
         self._opened = opened(way, path, threads)
         self._call: Callable[[], None] = lambda: None
 
@@ -52,8 +52,8 @@ class WayContender:
         self._call = self._opened.bind(stage, x, out)
         self._call()
         error = np.abs(out[: len(golden)] - self._bundle.golden[into.name][:batch]).max()
-        if not error <= FARTHEST[self._way.precision]:
-            raise RuntimeFailedError(f"{self._way} computes something else: off by {error:.2g}")
+        if not error <= FARTHEST[self.way.precision]:
+            raise RuntimeFailedError(f"{self.way} computes something else: off by {error:.2g}")
         return warm_up(self.take_turn, warmup_s)
 
     def take_turn(self, calls: int) -> np.ndarray:
