@@ -25,6 +25,7 @@ from tiedexport.rounding import (
     errors,
     forward,
     forward_bound,
+    ops,
 )
 from tiedexport.spec import ACTIVATIONS, Layer, Precision
 
@@ -81,7 +82,32 @@ def test_the_probe_quantile_has_the_tail_of_lambda_standard_deviations():
     assert pytest.approx(stats.t.isf(stats.norm.sf(LAMBDA), PROBES), abs=5e-4) == PROBE_QUANTILE
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_partial_sums_in_order_of_storage_are_those_of_the_sum(transposed, bias):
+    rng = np.random.default_rng(14)
+    x, w = rng.standard_normal((3, ops.SEGMENTS)), rng.standard_normal((5, ops.SEGMENTS))
+    layer, weights = Layer("dense", "w", transposed=transposed), {"w": w.T if transposed else w}
+    found = ops.squared_partial_sums(layer, weights, x, np.full(5, bias), lambda block: block)
+    sums = np.cumsum(x[:, None] * w, axis=2)
+    last = np.sum(sums**2, axis=2) + (sums[:, :, -1] + bias) ** 2
+    first = np.sum((sums + bias) ** 2, axis=2) + bias**2
+    np.testing.assert_allclose(found, np.maximum(first, last))
+
+
 # Coverage.
+
+
+@pytest.mark.parametrize("precision", [FP32, FP16])
+def test_the_bound_covers_terms_that_are_stored_in_order_of_size(monkeypatch, precision):
+    rng = np.random.default_rng(15)
+    w = np.sort(rng.standard_normal((300, 400)), axis=1).astype(np.float32)
+    w -= w.mean(axis=1, keepdims=True)
+    model, x = ([Layer("dense", "w")], {"w": w}), np.ones((1, 400))
+    output = simulate(model, x, precision, precision)
+    assert worst(output, bounded(model, x, precision, accumulation=precision)) <= 1
+    monkeypatch.setattr(ops, "squared_partial_sums", lambda *arguments: 0.0)
+    assert worst(output, bounded(model, x, precision, accumulation=precision)) > 1
 
 
 @given(

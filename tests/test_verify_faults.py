@@ -18,14 +18,11 @@ from tiedexport.export import build
 from tiedexport.results import VerifyResult
 from tiedexport.spec import Precision
 from tiedexport.verify import verify
+from tiedexport.weights_file import write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-FP32, FP16, BF16 = Precision
-ON_GRAPHS = ("onnxruntime", "reference")
-STAGES = ("encoder", "decoder", "autoencoder")
 
 FP32, FP16, BF16 = Precision
 ON_GRAPHS = ("onnxruntime", "reference")
@@ -126,7 +123,7 @@ def test_outputs_that_are_not_finite_are_counted_and_fail(copied: Path, value: f
     path = copied / "weights.fp16.safetensors"
     weights = load_file(path)
     weights["layers.1.encoder_bias"][0] = value
-    save_file(weights, path)
+    write_weights(path, weights)
     sign_files(copied)
     result = verify(copied, runtime=["reference"])
     (row,) = (r for r in result.comparisons if (r.stage, r.precision) == ("encoder", FP16))

@@ -86,6 +86,13 @@ class Errors:
         )
         bias = ops.bias(layer, weights, exact)
         stored_bias = _rounded(bias, self.precision)
+        in_order = ops.squared_partial_sums(
+            layer,
+            weights,
+            self.rounded,
+            stored_bias,
+            lambda block: _rounded(block, self.precision),
+        )
         self._check(bias, f"bias {layer.bias}", self.precision)
         self.golden = exact + bias
         self.stored = stored[:n] + stored_bias
@@ -94,14 +101,21 @@ class Errors:
         self.variance = squared[n:]
         self.probes = stored[3 * n :].reshape(PROBES, *exact.shape)
         terms = ops.terms(layer, weights[str(layer.weight)].shape) + (layer.bias is not None)
-        self._sum(terms, squared[:n] + squared[n:] + stored_bias**2, accumulation)
+        square_terms = squared[:n] + squared[n:] + stored_bias**2
+        self._sum(terms, square_terms, in_order, accumulation)
         self.store(self.precision)
 
-    def _sum(self, terms: int, square_terms: Float64, accumulation: Precision) -> None:
-        """Add the errors of `terms` products and their sums; `square_terms` is Q."""
+    def _sum(
+        self, terms: int, square_terms: Float64, in_order: Float64, accumulation: Precision
+    ) -> None:
+        """Add the errors of `terms` products and their sums.
+
+        `square_terms` is Q, and `in_order` is Σ_k s_k² in order of storage.
+        """
         u, underflow = accumulation.unit_roundoff, accumulation.underflow
         z, square_sum = self.rounded, self.rounded**2 + self.variance
-        partial_sums = (terms + 1) * (2 * square_sum + square_terms) / 6
+        exchangeable = (terms + 1) * (2 * square_sum + square_terms) / 6
+        partial_sums = np.maximum(exchangeable, in_order)
         tiny = np.finfo(np.float64).tiny
         drift = z * u**2 * terms * partial_sums / (2 * np.maximum(square_sum, square_terms) + tiny)
         self._add((u**2 * (square_terms + partial_sums) + terms * underflow**2) / 3)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 16 << 20
 """Float64 bytes of a block of weight rows; three forms of a block exist at a time."""
 
+SEGMENTS = 16
+"""Parts of a sum whose ends are followed in order of storage."""
+
 
 def mapped(
     layer: Layer,
@@ -46,9 +49,73 @@ def mapped(
     return tuple(np.concatenate(part, axis=1) for part in parts)
 
 
-def blocks(weight: NDArray[Any]) -> Iterator[slice]:
-    """Slices of rows of at most `BLOCK_BYTES` in float64, of one row at least."""
+def squared_partial_sums(
+    layer: Layer,
+    weights: Mapping[str, NDArray[Any]],
+    x: Float64,
+    bias: Float64,
+    stored: Callable[[NDArray[Any]], Float64],
+) -> Float64:
+    """Σ_k s_k² of sums in order of storage, the bias first or last, whichever is more.
+
+    The ends of `SEGMENTS` segments are followed; within one, terms are in exchangeable order.
+
+    Returns:
+        float64 [n, *element_shape of the output].
+    """
+    weight = weights[str(layer.weight)]
+    terms_each = terms(layer, weight.shape) / x.shape[1]
+    step = math.ceil(x.shape[1] / SEGMENTS)
+    if layer.op == "conv_transpose" or layer.transposed:
+        walk = _Walk(bias)
+        for rows in blocks(weight, step):
+            w, part = stored(np.asarray(weight[rows])), x[:, rows]
+            walk.go(_linear(layer, part, w), _linear(layer, part**2, w**2), len(w) * terms_each)
+        return walk.squares()
+    found = []
+    for rows in blocks(weight):
+        w, walk = stored(np.asarray(weight[rows])), _Walk(bias if bias.size == 1 else bias[rows])
+        for start in range(0, x.shape[1], step):
+            part, columns = x[:, start : start + step], w[:, start : start + step]
+            ends, squares = _linear(layer, part, columns), _linear(layer, part**2, columns**2)
+            walk.go(ends, squares, part.shape[1] * terms_each)
+        found.append(walk.squares())
+    return np.concatenate(found, axis=1)
+
+
+class _Walk:
+    """The partial sums of one segment after another.
+
+    From s on by d, in m steps whose squares sum to Q: Σ_k E s_k = m s + (m + 1) d/2 and
+    Σ_k E s_k² = m s² + (m + 1) s d + (m + 1)(2d² + Q)/6.
+    """
+
+    def __init__(self, bias: Float64) -> None:
+        self._bias = bias
+        self._terms = 0.0
+        self._end: Any = 0.0
+        self._sums: Any = 0.0
+        self._squares: Any = 0.0
+
+    def go(self, d: Float64, square_terms: Float64, m: float) -> None:
+        s = self._end
+        self._squares += m * s**2 + (m + 1) * s * d + (m + 1) * (2 * d**2 + square_terms) / 6
+        self._sums += m * s + (m + 1) * d / 2
+        self._end = s + d
+        self._terms += m
+
+    def squares(self) -> Float64:
+        b = self._bias
+        last = self._squares + (self._end + b) ** 2
+        first = self._squares + 2 * b * self._sums + (self._terms + 1) * b**2
+        found: Float64 = np.maximum(first, last)
+        return found
+
+
+def blocks(weight: NDArray[Any], most: int | None = None) -> Iterator[slice]:
+    """Slices of at most `most` rows and `BLOCK_BYTES` in float64, of one row at least."""
     step = max(1, BLOCK_BYTES // (8 * math.prod(weight.shape[1:])))
+    step = min(step, most or step)
     return (slice(start, start + step) for start in range(0, len(weight), step))
 
 
