@@ -218,6 +218,12 @@ def test_every_runtime_is_rated_on_the_test_set_that_training_held_back(trained)
         assert row.samples == len(used)
         # Each reconstruction is off by its rounding; an RMSE by no more than the RMS of those.
         assert row.test_rmse == pytest.approx(rmse, abs=32 * precision.unit_roundoff)
+        assert row.test_psnr_db == pytest.approx(10 * np.log10(1.0 / row.test_rmse**2))
+
+
+def test_an_exact_reconstruction_has_no_signal_to_noise_ratio():
+    assert module.psnr_db(0.0) is None
+    assert module.psnr_db(0.01) == pytest.approx(40.0)
 
 
 def test_a_test_set_that_is_gone_or_changed_is_not_run_and_says_what_to_pass(trained):

@@ -27,7 +27,7 @@ _SLOW_TEST_SAMPLES = 64
 
 
 def rate(session: Session, runtime: Runtime, samples: np.ndarray | str) -> Quality:
-    """Test RMSE of a session, on fewer samples where its runtime is slow.
+    """Test RMSE and PSNR of a session, on fewer samples where its runtime is slow.
 
     Args:
         session: an open one.
@@ -46,7 +46,14 @@ def rate(session: Session, runtime: Runtime, samples: np.ndarray | str) -> Quali
         return structs.replace(row, status="failed", reason=str(error))
     if not np.isfinite(rmse):
         return structs.replace(row, status="failed", reason="a reconstruction is not finite")
-    return structs.replace(row, status="passed", test_rmse=rmse, samples=len(samples))
+    return structs.replace(
+        row, status="passed", test_rmse=rmse, test_psnr_db=psnr_db(rmse), samples=len(samples)
+    )
+
+
+def psnr_db(rmse: float) -> float | None:
+    """Peak signal-to-noise ratio in dB of samples in [0, 1]: 20 log10(1 / RMSE); None at 0."""
+    return -20.0 * math.log10(rmse) if rmse > 0 else None
 
 
 def _rmse(reconstruct: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> float:

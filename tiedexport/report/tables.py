@@ -181,12 +181,18 @@ def _comparison_detail(row: Comparison) -> tuple[str, ...]:
 
 
 def quality(result: VerifyResult) -> Table:
-    """Test RMSE of every runtime that ran on the held-back data."""
+    """Test RMSE and PSNR of every runtime that ran on the held-back data."""
     ran = [row for row in result.quality if row.status != "not run"]
     return Table(
-        ("runtime", "samples", "test RMSE", "status"),
+        ("runtime", "samples", "test RMSE", "PSNR", "status"),
         tuple(
-            (contender(row), str(row.samples), number(row.test_rmse, ".5f"), row.status)
+            (
+                contender(row),
+                str(row.samples),
+                number(row.test_rmse, ".5f"),
+                "–" if row.test_psnr_db is None else f"{row.test_psnr_db:.2f} dB",
+                row.status,
+            )
             for row in ran
         ),
         marks=tuple(row.status for row in ran),

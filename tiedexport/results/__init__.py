@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Struct, field
 
 from tiedexport.results.precision import TieChoice
+from tiedexport.results.status import Status as Status
 from tiedexport.spec import Precision, TrainingRecord
 
 RESULT_SCHEMA = 1
-Status = Literal["passed", "failed", "not run"]
 
 
 class Availability(Struct, frozen=True):
@@ -100,7 +100,11 @@ class Comparison(Struct, frozen=True):
 
 
 class Quality(Struct, frozen=True):
-    """Reconstruction error of one runtime and precision on the held-back test set."""
+    """Reconstruction error of one runtime and precision on the held-back test set.
+
+    `test_rmse` and `test_psnr_db` are of all elements of all samples together, which lie in [0, 1]:
+    the peak of the signal-to-noise ratio is 1. There is none where the reconstruction is exact.
+    """
 
     runtime: str
     precision: Precision
@@ -109,6 +113,7 @@ class Quality(Struct, frozen=True):
     test_rmse: float | None = None
     samples: int = 0
     remark: str = ""
+    test_psnr_db: float | None = None
 
 
 class Reconstruction(Struct, frozen=True):
