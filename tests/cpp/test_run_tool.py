@@ -136,8 +136,8 @@ def test_half_types_are_read_and_written(kind: str, accuracy: float, tmp_path: P
         (npy(X.astype(">f4")), "its type is >f4"),
         (npy(X.astype(np.float16)), "got: fp16\n  expected: fp32"),
         (npy(np.asfortranarray(X)), "Fortran order"),
-        (npy(X[:, :5]), "got: [5, 5]\n  expected: [5, 6]"),
-        (npy(X[0]), "got: [6]\n  expected: [6, 6]"),
+        (npy(X[:, :5]), "got: [5, 5]\n  expected: [batch, 6]"),
+        (npy(X[0]), "got: [6]\n  expected: [batch, 6]"),
         (npy(np.float32(1)), "got: []"),
         (npy(X).replace(b"(5, 6)", b"(5, x)"), "its shape is no tuple of numbers"),
         (npy(X).replace(b"'shape'", b"'shipe'"), "unknown entry: shipe"),
@@ -156,6 +156,16 @@ def test_what_the_library_says_is_passed_on(tmp_path: Path) -> None:
     done = run(tmp_path / "none.tied", tmp_path / "x.npy", tmp_path / "y.npy")
     assert done.returncode == 1
     assert "none.tied" in done.stderr
+
+
+def test_a_folder_or_a_file_in_the_wrong_place_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    done = run(BUNDLE, tmp_path, tmp_path / "y.npy")
+    assert done.returncode == 1
+    assert "it is a folder" in done.stderr
+    done = run(tmp_path / "x.npy", tmp_path / "x.npy", tmp_path / "y.npy")
+    assert done.returncode == 1
+    assert "got: a file\n  expected: a directory written by tiedexport build" in done.stderr
 
 
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -179,6 +189,8 @@ def test_a_former_output_is_replaced_whole_and_readable_to_others(tmp_path: Path
         ([], "are needed"),
         (["a", "b", "c", "d"], "are needed"),
         (["--nonsense", "1"], "no such option: --nonsense"),
+        (["--nonsense=1"], "no such option: --nonsense"),
+        (["--nonsense"], "no such option: --nonsense"),
         (["--stage"], "--stage lacks its value"),
         (["--threads", "many"], "--threads takes a number"),
         (["--threads", "-1"], "--threads takes a number"),

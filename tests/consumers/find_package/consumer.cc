@@ -6,6 +6,7 @@
 #include <iterator>
 #include <string>
 #include <tiedexport/tiedexport.hpp>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -73,7 +74,9 @@ tiedexport::Session opened(const char* path) {
   tiedexport::Session session(bundle, options);
   expect(session.backend() == "native" && session.precision() == "fp32", "what was asked for");
   check_errors(bundle, session);
-  return session;
+  tiedexport::Session moved(std::move(session));
+  expect(session.backend().empty() && session.description().empty(), "a moved session is empty");
+  return moved;
 }
 
 void run(char** paths) {

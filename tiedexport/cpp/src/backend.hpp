@@ -1,6 +1,7 @@
 // The one interface behind every session, and the table of what implements it.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -45,6 +46,9 @@ struct BackendRow {
   /// Why it cannot run this bundle in this precision, or "".
   std::string (*refusal)(const Bundle&, Type precision);
   std::unique_ptr<Backend> (*open)(std::shared_ptr<const Bundle>, const Options&);
+  /// Best first, of which a session without a wish takes the first that is stored and not refused.
+  /// What nobody asked for does not round, but on a GPU, whose users expect half precision.
+  std::array<Type, 3> precisions = {Type::fp32, Type::fp16, Type::bf16};
 };
 
 /// Every backend this library knows, compiled in or not, lowest rank first.

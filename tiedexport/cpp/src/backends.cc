@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "error.hpp"
@@ -20,26 +21,31 @@ std::string listed(const Items& items, const Name& name) {
   return text;
 }
 
-/// The precisions to try, best first: the one asked for, or all that are stored, in whatever order,
-/// of which fp32 is first: what nobody asked for must not round.
-std::vector<Type> precisions_to_try(const Bundle& bundle, const std::string& wanted) {
-  const std::vector<Type>& stored = bundle.manifest().precisions;
-  if (wanted.empty()) {
-    std::vector<Type> sorted;
-    std::copy_if(std::begin(every_type), std::end(every_type), std::back_inserter(sorted),
-                 [&](Type one) { return std::count(stored.begin(), stored.end(), one) != 0; });
-    return sorted;
-  }
+/// The precision that was asked for, which the bundle must hold; without a value, none was.
+std::optional<Type> wanted_precision(const Bundle& bundle, const std::string& wanted) {
+  if (wanted.empty()) return std::nullopt;
   const auto* type = std::find_if(std::begin(every_type), std::end(every_type),
                                   [&](Type one) { return wanted == name_of(one); });
   if (type == std::end(every_type))
     throw Error(TIEDEXPORT_INVALID_ARGUMENT,
                 {"unknown precision", "", wanted, listed(every_type, name_of), ""});
+  const std::vector<Type>& stored = bundle.manifest().precisions;
   if (std::find(stored.begin(), stored.end(), *type) == stored.end())
     throw Error(TIEDEXPORT_INVALID_ARGUMENT,
                 {"the bundle does not hold this precision", bundle.path(), wanted,
                  listed(stored, name_of), "tiedexport build with --precision " + wanted});
-  return {*type};
+  return *type;
+}
+
+/// The precisions to try in `row`, best first: the one asked for, or all that are stored.
+std::vector<Type> precisions_to_try(const BackendRow& row, const Bundle& bundle,
+                                    std::optional<Type> wanted) {
+  if (wanted) return {*wanted};
+  const std::vector<Type>& stored = bundle.manifest().precisions;
+  std::vector<Type> sorted;
+  std::copy_if(row.precisions.begin(), row.precisions.end(), std::back_inserter(sorted),
+               [&](Type one) { return std::count(stored.begin(), stored.end(), one) != 0; });
+  return sorted;
 }
 
 const BackendRow& row_named(const std::vector<BackendRow>& rows, const std::string& name) {
@@ -50,11 +56,10 @@ const BackendRow& row_named(const std::vector<BackendRow>& rows, const std::stri
   throw Error(TIEDEXPORT_INVALID_ARGUMENT, {"unknown backend", "", name, "auto, " + known, ""});
 }
 
-/// The first of `precisions` that `row` does not refuse; throws UNSUPPORTED where it refuses all.
-Type precision_for(const BackendRow& row, const Bundle& bundle,
-                   const std::vector<Type>& precisions) {
+/// The best precision that `row` does not refuse; throws UNSUPPORTED where it refuses all.
+Type precision_for(const BackendRow& row, const Bundle& bundle, std::optional<Type> wanted) {
   std::string first;  // of several, the one about the best precision tells most
-  for (const Type precision : precisions) {
+  for (const Type precision : precisions_to_try(row, bundle, wanted)) {
     const std::string refusal = row.refusal(bundle, precision);
     if (refusal.empty()) return precision;
     if (first.empty()) first = std::string(name_of(precision)) + ": " + refusal;
@@ -64,12 +69,12 @@ Type precision_for(const BackendRow& row, const Bundle& bundle,
 }
 
 Opened open_row(const BackendRow& row, const std::shared_ptr<const Bundle>& bundle,
-                const std::vector<Type>& precisions, const Request& request) {
+                std::optional<Type> wanted, const Request& request) {
   const Availability availability = row.availability();
   if (!availability.available)
     throw Error(TIEDEXPORT_UNAVAILABLE, {std::string(row.name) + " does not work here", "",
                                          availability.reason, "", availability.remedy});
-  const Type precision = precision_for(row, *bundle, precisions);
+  const Type precision = precision_for(row, *bundle, wanted);
   const Options options{precision, request.threads, request.device, request.simd};
   return {row.name, precision, row.open(bundle, options)};
 }
@@ -81,11 +86,11 @@ bool another_may_succeed(const Error& error) {
 }
 
 Opened open_first(const std::vector<BackendRow>& rows, const std::shared_ptr<const Bundle>& bundle,
-                  const std::vector<Type>& precisions, const Request& request) {
+                  std::optional<Type> wanted, const Request& request) {
   std::string reasons;
   for (const BackendRow& row : rows) {
     try {
-      return open_row(row, bundle, precisions, request);
+      return open_row(row, bundle, wanted, request);
     } catch (const Error& error) {
       if (!another_may_succeed(error)) throw;
       reasons += (reasons.empty() ? "" : "\n") + std::string(error.what());
@@ -118,17 +123,17 @@ std::string words(const Availability& availability) {
 
 Opened open_backend(const std::vector<BackendRow>& rows, std::shared_ptr<const Bundle> bundle,
                     const Request& request) {
-  const std::vector<Type> precisions = precisions_to_try(*bundle, request.precision);
+  const std::optional<Type> wanted = wanted_precision(*bundle, request.precision);
   const bool automatic = request.backend.empty() || request.backend == "auto";
   if (!request.simd.empty()) {
     // An instruction set is native's alone: whoever names one means that backend.
     if (!automatic && request.backend != "native")
       throw Error(TIEDEXPORT_INVALID_ARGUMENT,
                   {"an instruction set was given", "", request.backend, "backend native", ""});
-    return open_row(row_named(rows, "native"), bundle, precisions, request);
+    return open_row(row_named(rows, "native"), bundle, wanted, request);
   }
-  if (automatic) return open_first(rows, bundle, precisions, request);
-  return open_row(row_named(rows, request.backend), bundle, precisions, request);
+  if (automatic) return open_first(rows, bundle, wanted, request);
+  return open_row(row_named(rows, request.backend), bundle, wanted, request);
 }
 
 }  // namespace tiedexport::internal

@@ -1,5 +1,7 @@
 #include "bundle.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -51,7 +53,8 @@ File open_listed(const File& directory, const std::string& name, const FileRecor
 }
 
 Manifest manifest_in(const File& directory, const std::string& path) {
-  if (!directory.is_open()) refuse_not_a_bundle(path, "no such directory");
+  if (!directory.is_open())
+    refuse_not_a_bundle(path, access(path.c_str(), F_OK) == 0 ? "a file" : "no such directory");
   if (!has_entry(directory, manifest_name))
     refuse_not_a_bundle(path, std::string("no ") + manifest_name + " in it");
   const File file = open_regular(directory, manifest_name, path);

@@ -87,6 +87,15 @@ TEST(Backends, AnUnaskedPrecisionIsTheFirstNotRefused) {
   EXPECT_TRUE(has(words, "fp32: it has no fp32")) << words;
 }
 
+TEST(Backends, AnUnaskedPrecisionIsTheRowsFirstThatIsStored) {
+  BackendRow gpu = native;
+  gpu.precisions = {Type::fp16, Type::bf16, Type::fp32};
+  EXPECT_EQ(open({gpu}, "").precision, Type::fp16);
+  EXPECT_EQ(open({gpu}, "", "fp32").precision, Type::fp32);
+  EXPECT_EQ(tensorrt_backend().precisions.front(), Type::fp16);
+  EXPECT_EQ(native_backend().precisions.front(), Type::fp32);
+}
+
 TEST(Backends, AutoThatFindsNothingTellsWhyOfEach) {
   const std::string words = trouble({missing, refusing, failing}, "");
   EXPECT_TRUE(begins(words, TIEDEXPORT_UNAVAILABLE)) << words;

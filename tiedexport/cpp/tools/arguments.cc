@@ -1,8 +1,10 @@
 #include "arguments.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <deque>
+#include <iterator>
 
 namespace run_tool {
 namespace {
@@ -23,6 +25,9 @@ tiedexport::Check check_named(const std::string& text) {
   throw UsageError("--check takes hash or size, not '" + text + "'");
 }
 
+constexpr const char* valued[] = {"--stage",   "--backend", "--precision", "--simd",
+                                  "--threads", "--device",  "--time",      "--check"};
+
 void set(Arguments& arguments, const std::string& option, const std::string& value) {
   if (option == "--stage") {
     arguments.stage = value;
@@ -40,17 +45,18 @@ void set(Arguments& arguments, const std::string& option, const std::string& val
     arguments.timed_calls = number(option, value, 1);
   } else if (option == "--check") {
     arguments.check = check_named(value);
-  } else {
-    throw UsageError("no such option: " + option);
   }
 }
 
 /// Cuts the value off "--option=value", or takes it from the next word.
 std::string value_of(std::string& option, std::deque<std::string>& rest) {
   const std::size_t equals = option.find('=');
+  const std::string name = option.substr(0, equals);
+  if (std::find(std::begin(valued), std::end(valued), name) == std::end(valued))
+    throw UsageError("no such option: " + name);
   if (equals != std::string::npos) {
     const std::string value = option.substr(equals + 1);
-    option.resize(equals);
+    option = name;
     return value;
   }
   if (rest.empty()) throw UsageError(option + " lacks its value");
@@ -75,7 +81,7 @@ Runs a stage of a bundle on the samples of INPUT.npy.
 
   --stage NAME       encoder, decoder or autoencoder (default: autoencoder)
   --backend NAME     native, onnxruntime or tensorrt (default: the best here)
-  --precision NAME   fp32, fp16 or bf16 (default: the backend's best that is stored)
+  --precision NAME   fp32, fp16 or bf16 (default: fp32; tensorrt: fp16; else what is stored)
   --threads N        CPU threads (default: one a processor)
   --simd NAME        an instruction set of native, for comparing; --info lists them
   --device N         of a GPU backend

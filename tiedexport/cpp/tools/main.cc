@@ -14,6 +14,13 @@
 namespace run_tool {
 namespace {
 
+/// "[batch, 28, 28]"
+std::string any_batch(const tiedexport_tensor& tensor) {
+  std::string text = "[batch";
+  for (std::size_t i = 0; i < tensor.rank; ++i) text += ", " + std::to_string(tensor.shape[i]);
+  return text + "]";
+}
+
 /// [batch, shape...] of a stage's input or output.
 std::vector<std::size_t> shape_of(const tiedexport_tensor& tensor, std::size_t batch) {
   std::vector<std::size_t> shape{batch};
@@ -28,8 +35,7 @@ void check_input(const Array& input, const tiedexport_tensor& tensor) {
   const std::size_t batch = input.shape.empty() ? 0 : input.shape[0];
   if (input.shape != shape_of(tensor, batch))
     throw std::runtime_error("the input is of the wrong shape\n  got: " + text_of(input.shape) +
-                             "\n  expected: " + text_of(shape_of(tensor, batch)) +
-                             ", of any batch");
+                             "\n  expected: " + any_batch(tensor));
 }
 
 /// Median and minimum of `calls` calls, after a few that warm caches and threads up.

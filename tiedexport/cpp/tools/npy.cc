@@ -50,6 +50,7 @@ tiedexport_type type_of(const std::string& descr) {
 std::string file_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error(std::strerror(errno));
+  if (std::filesystem::is_directory(path)) throw std::runtime_error("it is a folder");
   std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (file.bad()) throw std::runtime_error("it could not be read to its end");
   return bytes;

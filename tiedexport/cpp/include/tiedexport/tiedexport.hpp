@@ -110,6 +110,9 @@ inline Failure refused(const char* what, std::size_t got, std::size_t expected) 
                                            "\n  expected: " + std::to_string(expected)};
 }
 
+/// What the C interface gives for nothing is NULL.
+inline std::string text(const char* found) { return found == nullptr ? "" : found; }
+
 struct Close {
   void operator()(tiedexport_bundle* bundle) const noexcept { tiedexport_close(bundle); }
   void operator()(tiedexport_session* session) const noexcept { tiedexport_session_close(session); }
@@ -249,10 +252,11 @@ class Session {
   }
 #endif
 
-  std::string backend() const { return tiedexport_session_backend(get()); }
-  std::string precision() const { return tiedexport_session_precision(get()); }
+  /// Empty, as those below, once the session has been moved from.
+  std::string backend() const { return detail::text(tiedexport_session_backend(get())); }
+  std::string precision() const { return detail::text(tiedexport_session_precision(get())); }
   /// One line: instruction set, threads, device, versions.
-  std::string description() const { return tiedexport_session_description(get()); }
+  std::string description() const { return detail::text(tiedexport_session_description(get())); }
   tiedexport_session* get() const noexcept { return handle_.get(); }
 
  private:

@@ -21,6 +21,8 @@ std::unique_ptr<Backend> open(std::shared_ptr<const Bundle>, const Options&) {
 
 }  // namespace
 
-BackendRow tensorrt_backend() { return {"tensorrt", 5, availability, refusal, open}; }
+BackendRow tensorrt_backend() {
+  return {"tensorrt", 5, availability, refusal, open, {Type::fp16, Type::bf16, Type::fp32}};
+}
 
 }  // namespace tiedexport::internal

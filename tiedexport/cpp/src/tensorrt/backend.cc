@@ -150,7 +150,12 @@ std::unique_ptr<Backend> open(std::shared_ptr<const Bundle> bundle, const Option
 }  // namespace tensorrt
 
 BackendRow tensorrt_backend() {
-  return {"tensorrt", 5, tensorrt::availability, tensorrt::refusal, tensorrt::open};
+  return {"tensorrt",
+          5,
+          tensorrt::availability,
+          tensorrt::refusal,
+          tensorrt::open,
+          {Type::fp16, Type::bf16, Type::fp32}};
 }
 
 }  // namespace tiedexport::internal
