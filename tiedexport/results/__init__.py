@@ -6,11 +6,15 @@ not run has status `not run` and a reason; it never counts as passed.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
+from tiedexport.results.bench import BenchResult as BenchResult
+from tiedexport.results.bench import Latency as Latency
+from tiedexport.results.machine import Environment as Environment
 from tiedexport.results.precision import TieChoice
 from tiedexport.results.status import Status as Status
 from tiedexport.spec import Precision, TrainingRecord
@@ -38,16 +42,6 @@ class Component(Struct, frozen=True):
     kind: Literal["runtime", "engine builder", "package", "environment"]
     name: str
     availability: Availability
-
-
-class Environment(Struct, frozen=True):
-    """The machine and versions that a result was obtained with."""
-
-    python: str
-    platform: str
-    cpu: str
-    cores: int
-    packages: dict[str, str]
 
 
 class DoctorResult(Struct, frozen=True):
@@ -164,54 +158,6 @@ class VerifyResult(Struct, frozen=True):
         return self.ran > 0 and not self.missing and not self.failed
 
 
-class Latency(Struct, frozen=True):
-    """Seconds a call of one contender at one batch size, over every timed call (none dropped).
-
-    `memory` is the mode of its session: one copy of each weight, or the runtime's fastest layout.
-    """
-
-    runtime: str
-    stage: str
-    precision: Precision
-    batch: int
-    threads: int
-    status: Status
-    reason: str = ""
-    iterations: int = 0
-    min_s: float | None = None
-    mean_s: float | None = None
-    median_s: float | None = None
-    max_s: float | None = None
-    percentiles_s: dict[str, float] = field(default_factory=dict)
-    throughput_per_s: float | None = None
-    memory: Literal["shared", "packed"] = "shared"
-    remark: str = ""
-
-
-class BenchResult(Struct, frozen=True):
-    """All rows of `bench`; contenders of one batch size were interleaved round by round.
-
-    `options` are those of the measurement (warmUp in ms, duration in s, iterations, threads).
-    """
-
-    bundle: str
-    latencies: tuple[Latency, ...]
-    environment: Environment
-    seconds: float
-    options: dict[str, float] = field(default_factory=dict)
-    schema: int = RESULT_SCHEMA
-
-    @property
-    def failed(self) -> bool:
-        """Whether any contender failed."""
-        return any(row.status == "failed" for row in self.latencies)
-
-    @property
-    def passed(self) -> bool:
-        """Whether something was measured and nothing failed."""
-        return not self.failed and any(row.status == "passed" for row in self.latencies)
-
-
 class EngineOutcome(Struct, frozen=True):
     """One engine that a build was asked for, or tried by itself.
 
@@ -270,9 +216,16 @@ class TrainResult(Struct, frozen=True):
     schema: int = RESULT_SCHEMA
 
 
+_NUMBERS = re.compile(rb"\[\n\s+((?:[-+.\deE]+,?\s+)+)\]")
+
+
 def to_json(result: Struct) -> bytes:
-    """A result as indented JSON with a final newline; `passed` where the record has a verdict."""
+    """A result as indented JSON with a final newline; `passed` where the record has a verdict.
+
+    A list of numbers stands on one line: there may be hundreds of them, in a row of many.
+    """
     fields: dict[str, Any] = msgspec.to_builtins(result)
     if hasattr(result, "passed"):
         fields["passed"] = result.passed
-    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+    text = msgspec.json.format(msgspec.json.encode(fields), indent=2)
+    return _NUMBERS.sub(lambda found: b"[" + b" ".join(found[1].split()) + b"]", text) + b"\n"
