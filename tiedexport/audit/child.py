@@ -5,15 +5,10 @@ A fresh process has no memory to reuse, and what a stranger's graph does to a ru
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
-import msgspec
 from msgspec import Struct
 
+from tiedexport import fresh
+from tiedexport.errors import RuntimeFailedError
 from tiedexport.runtimes import Memory
 
 TIME_LIMIT_S = 300.0
@@ -87,24 +82,10 @@ Job = Optimise | OpenGraphs | OpenBundle
 
 def ask(*jobs: Job) -> list[Done]:
     """Do jobs one after the other in one fresh process that sees no GPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder, "answer")
-        command = [sys.executable, "-P", "-m", "tiedexport.audit.worker", str(answer)]
-        path = os.pathsep.join(entry or os.curdir for entry in sys.path)
-        environment = {**os.environ, **_SURROUNDINGS, "PYTHONPATH": path}
-        try:
-            done = subprocess.run(
-                command,
-                input=msgspec.json.encode(jobs),
-                env=environment,
-                capture_output=True,
-                timeout=TIME_LIMIT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return [Done(f"it took more than {TIME_LIMIT_S:g} s")] * len(jobs)
-        if done.returncode == 0:
-            return msgspec.json.decode(answer.read_bytes(), type=list[Done])
-        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        why = "; ".join([f"its process died, exit code {done.returncode}", *words])
-        return [Done(why)] * len(jobs)
+    program = "-m", "tiedexport.audit.worker"
+    try:
+        return fresh.ask(
+            program, jobs, list[Done], environment=_SURROUNDINGS, time_limit_s=TIME_LIMIT_S
+        )
+    except RuntimeFailedError as error:
+        return [Done(error.what)] * len(jobs)
