@@ -37,8 +37,8 @@ def test_the_answer_comes_from_a_process_of_its_own_that_has_ended():
 
 
 def test_death_is_an_error_with_the_exit_code_and_the_last_words():
-    with pytest.raises(RuntimeFailedError, match="exit code 7; third"):
-        code = "import sys; print('first\\nthird', file=sys.stderr); sys.exit(7)"
+    code = "import sys; print('first\\nlast', file=sys.stderr); sys.exit(7)"
+    with pytest.raises(RuntimeFailedError, match="exit code 7; last"):
         fresh.ask(("-c", code), None, list)
 
 

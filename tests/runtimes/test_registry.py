@@ -31,6 +31,14 @@ def test_a_plug_in_s_rows_stand_among_the_others_by_rank(plug_in):
     assert plug_in("abacus").keys() - {"abacus"} == runtimes.all_runtimes().keys()
 
 
+def test_runtimes_say_whether_they_compute_on_a_gpu():
+    on_gpu = {name for name, row in runtimes.all_runtimes().items() if row.on_gpu}
+    assert on_gpu == {
+        *("tensorrt", "tensorrt_rtx", "torch-cuda"),
+        *("onnxruntime-cuda", "onnxruntime-tensorrt"),
+    }
+
+
 @pytest.mark.parametrize("names", [("onnxruntime",), ("abacus", "abacus")], ids=str)
 def test_a_name_that_is_taken_is_refused_with_both_homes(plug_in, names):
     with pytest.raises(UsageError, match="two runtimes have one name") as caught:

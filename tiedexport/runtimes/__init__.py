@@ -69,6 +69,7 @@ class Runtime(Protocol):
             copy of each weight and is not slower than others.
         slow: an evaluator for judging, not for deploying: timed only if asked for by name.
         packs: whether "packed" memory is laid out otherwise than "shared".
+        on_gpu: whether it computes on a device with memory of its own.
         remark: what must be said beside each of its results: that it simulates another, say.
         precisions: what it computes in, best first.
         accumulation: precision → the type that its sums are assumed to be kept in.
@@ -78,6 +79,7 @@ class Runtime(Protocol):
     rank: int
     slow: bool = False
     packs: bool = False
+    on_gpu: bool = False
     remark: str = ""
     precisions: tuple[Precision, ...]
     accumulation: dict[Precision, Precision]

@@ -54,6 +54,7 @@ class _OnnxRuntime(Runtime):
         accumulation: dict[Precision, Precision],
     ) -> None:
         self.name, self.rank, self.accumulation = name, rank, accumulation
+        self.on_gpu = provider != _CPU
         self.provider, self.options = provider, options
         self.precisions = tuple(options)
 

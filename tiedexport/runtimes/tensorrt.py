@@ -40,6 +40,7 @@ _AMPERE = 80
 
 class _TensorRT(Runtime):
     precisions = (Precision.FP16, Precision.BF16, Precision.FP32)
+    on_gpu = True
 
     def __init__(self, name: str, rank: int) -> None:
         self.name, self.rank = name, rank

@@ -35,6 +35,7 @@ class _Torch(Runtime):
 
     def __init__(self, name: str, device: str, rank: int) -> None:
         self.name, self.rank, self._device = name, rank, device
+        self.on_gpu = device == "cuda"
         half_first = (Precision.FP16, Precision.BF16, Precision.FP32)
         self.precisions = half_first if device == "cuda" else half_first[::-1]
 
