@@ -16,6 +16,9 @@ NATIVE := CMakeLists.txt $(shell find tiedexport/cpp/CMakeLists.txt tiedexport/c
 KEEPING := -C build-dir=build/python
 DIST := dist
 
+# Two processes share the tests: one compiles C++ while the other goes through the rest.
+WORKERS := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+
 # Debian's packages: to build the library, to build it and its tools by hand, to test it.
 TO_BUILD := g++ libhwy-dev
 TO_CONFIGURE := $(TO_BUILD) cmake ninja-build
@@ -52,7 +55,7 @@ lint: $(VENV)/test.stamp
 	  xargs -0 $(BIN)/clang-format --style=file:tiedexport/cpp/.clang-format --dry-run -Werror
 
 coverage: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term
 
 cpp:
 	$(call packages,$(TO_CONFIGURE),the native library)

@@ -54,6 +54,20 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 """Small models, at least one of each family: name → family and configuration."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers share the tests, a file is for one of them.
+
+    Those that compile share build folders, so they are for one worker too. They take longest and
+    begin.
+    """
+    compiling = {
+        item: "cpp" in item.path.parts or item.path.name == "test_wheel.py" for item in items
+    }
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cpp" if compiling[item] else str(item.path)))
+    items.sort(key=lambda item: not compiling[item])
+
+
 def make_checkpoint(family: str, fields: dict[str, Any], seed: int = 0) -> Checkpoint:
     """An untrained model with non-zero biases, and 32 random inputs in [0, 1]."""
     torch.manual_seed(seed)
