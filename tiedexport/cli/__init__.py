@@ -16,6 +16,7 @@ from tiedexport.cli.retie import retie
 from tiedexport.cli.run import run
 from tiedexport.cli.train import train
 from tiedexport.cli.verify import verify
+from tiedexport.cli.view import view
 
 
 def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
@@ -29,7 +30,7 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[audit, bench, build, demo, doctor, inspect, retie, run, train, verify],
+    commands=[audit, bench, build, demo, doctor, inspect, retie, run, train, verify, view],
 )
 @click.version_option(tiedexport.__version__, prog_name="tiedexport")
 @click.option(

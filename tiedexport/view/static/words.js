@@ -1,0 +1,20 @@
+// Numbers as text.
+
+export function shown(value) {
+  if (!Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  if (value !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1).replace("-", "−");
+  return value.toFixed(size < 0.1 ? 4 : size < 10 ? 3 : 1).replace("-", "−");
+}
+
+export function duration(seconds) {
+  return seconds < 1e-3 ? `${(seconds * 1e6).toFixed(0)} µs` : `${(seconds * 1e3).toPrecision(3)} ms`;
+}
+
+export function nameOf(row) {
+  return `${row.runtime} ${row.precision}`;
+}
+
+export function shapeOf(shape) {
+  return shape.join(" × ");
+}
