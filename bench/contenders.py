@@ -7,19 +7,21 @@ import shutil
 import subprocess
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter_ns, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ways import Way, opened
 
 from tiedexport import open_bundle
-from tiedexport.contender import Contender, RemoteContender, warm_up
+from tiedexport.contender import Contender, RemoteContender, timed, warm_up
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, TiedExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Self
+
+    from tiedexport.results.bench import WarmUp
 
     Turn = Callable[[], dict[str, float]]
 
@@ -41,7 +43,7 @@ class WayContender:
         self._opened = opened(way, path, threads)
         self._call: Callable[[], None] = lambda: None
 
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         """Bind random inputs, golden ones first; refuse to time what computes something else."""
         spec, into = (side[0] for side in _sides(self._bundle, stage))
         golden = self._bundle.golden[spec.name][:batch]
@@ -63,15 +65,6 @@ class WayContender:
     def close(self) -> None:
         """Free what it opened."""
         self._opened.close()
-
-
-def timed(call: Callable[[], object], calls: int) -> np.ndarray:
-    """Nanoseconds of each of `calls` consecutive calls; a reading ends one and begins the next."""
-    readings = [perf_counter_ns()]
-    for _ in range(calls):
-        call()
-        readings.append(perf_counter_ns())
-    return np.diff(np.array(readings, np.int64))
 
 
 def _sides(bundle: Any, stage: str) -> tuple[Any, Any]:

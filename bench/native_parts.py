@@ -160,7 +160,7 @@ def _turns(
     turns = {}
     for name, racer in racers.items():
         try:
-            call_s = racer.prepare("autoencoder", batch, setup.size.warmup_s)
+            call_s = racer.prepare("autoencoder", batch, setup.size.warmup_s).call_s
         except TiedExportError as error:
             failed[name] = str(error)
         else:

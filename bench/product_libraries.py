@@ -46,7 +46,9 @@ def main() -> None:
         turns = {}
         for way in ways:
             name = str(way.way)
-            turns[name] = turn_of(name, way.take_turn, way.prepare("autoencoder", batch, 0.2))
+            turns[name] = turn_of(
+                name, way.take_turn, way.prepare("autoencoder", batch, 0.2).call_s
+            )
         for name, call in _products(weight, batch).items():
             call()
             turns[name] = turn_of(name, partial(timed, call), timed(call, 1)[0] / 1e9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 
 import handmade
 import numpy as np
@@ -11,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiedexport import measure
-from tiedexport.contender import RemoteContender, warm_up
 from tiedexport.errors import RuntimeFailedError, UsageError
-from tiedexport.measure import bench
+from tiedexport.measure import bench, entrants, turns
 from tiedexport.progress import Progress, Task
 from tiedexport.results import Availability
+from tiedexport.results.bench import WarmUp
 
 
 class Scripted:
@@ -26,10 +24,10 @@ class Scripted:
         self.name, self.call_s, self.log, self.fails = name, call_s, log, fails
         self.closed = False
 
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         if self.fails == "prepare":
             raise RuntimeFailedError("batch not in the profile", got=batch)
-        return self.call_s
+        return WarmUp(self.call_s, warmup_s, 2)
 
     def take_turn(self, calls: int) -> np.ndarray:
         if self.fails == "run":
@@ -61,7 +59,7 @@ def stage_set(monkeypatch, tmp_path):
     made: list[Scripted] = []
 
     def arrange(**speeds: float | str):
-        def contender(bundle, runtime, precision, threads, memory):
+        def contender(bundle, runtime, precision, threads, memory, idle_s):
             speed = speeds[runtime]
             if speed == "open":
                 raise RuntimeFailedError("bad graph")
@@ -74,10 +72,10 @@ def stage_set(monkeypatch, tmp_path):
             return (None, "no engine") if speeds[row.name] == "refused" else (precision, "")
 
         rows = {name: Row(name, speed == "absent") for name, speed in speeds.items()}
-        monkeypatch.setattr(measure, "all_runtimes", lambda: rows)
-        monkeypatch.setattr(measure, "runtime_named", lambda name: rows[name])
-        monkeypatch.setattr(measure, "choose_precision", choose)
-        monkeypatch.setattr(measure, "SessionContender", contender)
+        monkeypatch.setattr(entrants, "all_runtimes", lambda: rows)
+        monkeypatch.setattr(entrants, "runtime_named", lambda name: rows[name])
+        monkeypatch.setattr(entrants, "choose_precision", choose)
+        monkeypatch.setattr(entrants, "SessionContender", contender)
         return handmade.bundle(tmp_path / "m.tied"), log, made
 
     return arrange
@@ -146,7 +144,7 @@ def test_contenders_alternate_and_get_turns_of_one_length(stage_set):
 def test_a_turn_of_a_fast_contender_lasts_at_least_the_stated_minimum(stage_set):
     bundle, log, _ = stage_set(fast=1e-6)
     bench(bundle, batch=(1,), duration_s=0.02)
-    assert {calls for _, calls in log} == {round(measure.TURN_S / 1e-6)}
+    assert {calls for _, calls in log} == {round(turns.TURN_S / 1e-6)}
 
 
 @given(
@@ -159,10 +157,10 @@ def test_at_least_the_iterations_and_the_duration_are_timed_and_no_call_is_dropp
     call_s, duration_s, iterations
 ):
     log: list[tuple[str, int]] = []
-    row = measure.Row("r", handmade.FP32, contender=Scripted("r", call_s, log))
-    budget = measure.Budget(0.0, duration_s, iterations, (50, 99), 1)
+    row = turns.Row("r", handmade.FP32, contender=Scripted("r", call_s, log))
+    budget = turns.Budget(0.0, duration_s, iterations, (50, 99), 1)
     task = Task(100, lambda done, note: None, float("inf"))
-    (latency,) = measure.heat([row], "autoencoder", 4, budget, task)
+    (latency,) = turns.heat([row], "autoencoder", 4, budget, task)
     calls = sum(calls for _, calls in log)
     assert latency.iterations == calls >= iterations
     assert latency.mean_s * calls >= duration_s * (1 - 1e-9)
@@ -208,6 +206,7 @@ def test_the_result_tells_the_options_that_repeat_it(stage_set):
         {"iterations": 0},
         {"duration_s": -1},
         {"warmup_ms": float("nan")},
+        {"idle_ms": -1},
         {"percentile": (0,)},
         {"percentile": (100,)},
         {"threads": 0},
@@ -218,53 +217,3 @@ def test_the_result_tells_the_options_that_repeat_it(stage_set):
 def test_an_argument_out_of_range_is_refused_before_anything_is_measured(tmp_path, wrong):
     with pytest.raises(UsageError):
         bench(handmade.bundle(tmp_path / "m.tied"), **wrong)
-
-
-def test_warm_up_takes_the_median_of_the_later_half():
-    slow_start = iter([np.array([10**9]), *(np.full(2**n, 10**6) for n in range(12))])
-    assert warm_up(lambda calls: next(slow_start), 1.5) == pytest.approx(1e-3)
-
-
-class Echo:
-    """Lives in a child process; answers with its own process id."""
-
-    def __init__(self, fault: str = ""):
-        if fault == "open":
-            raise RuntimeFailedError("cannot open", hint="install it")
-
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
-        if stage == "dies":
-            os._exit(9)
-        if stage == "fails":
-            raise RuntimeFailedError("no such kernel")
-        return float(os.getpid())
-
-    def take_turn(self, calls: int) -> np.ndarray:
-        return np.arange(calls)
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_remote_contender_runs_in_a_process_of_its_own_and_ends_with_close():
-    remote = RemoteContender(Echo)
-    child = int(remote.prepare("autoencoder", 1, 0.0))
-    assert child != os.getpid()
-    assert remote.take_turn(3).tolist() == [0, 1, 2]
-    with pytest.raises(RuntimeFailedError, match="no such kernel"):
-        remote.prepare("fails", 1, 0.0)
-    remote.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
-
-
-def test_a_remote_contender_that_dies_says_so_with_its_exit_code():
-    remote = RemoteContender(Echo)
-    with pytest.raises(RuntimeFailedError, match="exit code 9"):
-        remote.prepare("dies", 1, 0.0)
-    remote.close()
-
-
-def test_a_remote_contender_that_cannot_open_passes_the_reason_on():
-    with pytest.raises(RuntimeFailedError, match="install it"):
-        RemoteContender(Echo, "open")

@@ -16,7 +16,7 @@ VERBS = {
     "save_inputs save_outputs load_outputs progress",
     "measure.bench": (
         "bundle runtime stage batch warmup_ms duration_s iterations percentile threads memory "
-        "progress"
+        "idle_ms baseline against max_regression export_times progress"
     ),
     "acceptance.acceptance": "bundle output batch warmup_ms duration_s iterations progress",
     "audit.audit": "things input_shape deep progress",

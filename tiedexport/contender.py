@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
-from time import perf_counter_ns
+from time import get_clock_info, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import RuntimeFailedError, TiedExportError
+from tiedexport.gate import nothing
+from tiedexport.results.bench import Timer, WarmUp
 from tiedexport.session import open_session
 
 if TYPE_CHECKING:
@@ -21,12 +24,19 @@ if TYPE_CHECKING:
     from tiedexport.runtimes import Memory
     from tiedexport.spec import StageSpec
 
+WINDOWS = 3
+SPREAD_LIMIT = 0.05
+LONGEST = 5
+"""When a warm-up ends: see `warm_up`."""
+
+_EMPTY_TURNS, _EMPTY_CALLS = 50, 1000
+
 
 class Contender(Protocol):
     """Something whose calls are timed in turns."""
 
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
-        """Bind a stage at a batch size, warm up, and return the seconds that a call takes."""
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
+        """Bind a stage at a batch size, warm up, and tell how long a call takes."""
         ...
 
     def take_turn(self, calls: int) -> np.ndarray:
@@ -44,6 +54,7 @@ class SessionContender:
     Args:
         bundle: the bundle, or its path where it has been checked before.
         runtime, precision, threads, memory: as `open_session` takes them.
+        idle_s: a pause before each call.
 
     Raises:
         TiedExportError: the session cannot be opened.
@@ -56,14 +67,16 @@ class SessionContender:
         precision: str,
         threads: int,
         memory: Memory = "shared",
+        idle_s: float = 0.0,
     ) -> None:
+        self._idle_s = idle_s
         self._bundle = open_bundle(bundle, check="size") if isinstance(bundle, str) else bundle
         self._session = open_session(
             self._bundle, runtime=runtime, precision=precision, threads=threads, memory=memory
         )
         self._call: Callable[[], None] = lambda: None
 
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         """Bind golden inputs, repeated to the batch size: zeros would flatter some kernels."""
         bound = self._bundle.manifest.stage(stage)
         x, spec = golden_inputs(self._bundle, bound, batch), bound.outputs[0]
@@ -72,13 +85,8 @@ class SessionContender:
         return warm_up(self.take_turn, warmup_s)
 
     def take_turn(self, calls: int) -> np.ndarray:
-        """One clock reading ends a call and begins the next, so a call pays for one reading."""
-        call = self._call
-        readings = [perf_counter_ns()]
-        for _ in range(calls):
-            call()
-            readings.append(perf_counter_ns())
-        return np.diff(np.array(readings, np.int64))
+        """Nanoseconds of each call, after a pause each if one was asked for."""
+        return timed(self._call, calls, self._idle_s)
 
     def close(self) -> None:
         """Close the session."""
@@ -92,12 +100,68 @@ def golden_inputs(bundle: Bundle, stage: StageSpec, batch: int) -> np.ndarray:
     return np.resize(bundle.golden[spec.name], shape).astype(spec.dtype.dtype)
 
 
-def warm_up(take_turn: Callable[[int], np.ndarray], warmup_s: float) -> float:
-    """Call for at least `warmup_s`, and twice, then return the median seconds of the later half."""
-    spent_ns: list[int] = []
-    while len(spent_ns) < 2 or sum(spent_ns) < warmup_s * 1e9:
-        spent_ns.extend(take_turn(max(1, len(spent_ns))).tolist())
-    return float(np.median(spent_ns[len(spent_ns) // 2 :])) / 1e9
+def timed(call: Callable[[], object], calls: int, idle_s: float = 0.0) -> np.ndarray:
+    """Nanoseconds of each of `calls` consecutive calls, int64 [calls].
+
+    One clock reading ends a call and begins the next, so a call pays for one reading; with a pause
+    of `idle_s` before each it pays for one too, and the pause is not timed.
+    """
+    if idle_s > 0:
+        return np.array([_timed_rested(call, idle_s) for _ in range(calls)], np.int64)
+    readings = [perf_counter_ns()]
+    for _ in range(calls):
+        call()
+        readings.append(perf_counter_ns())
+    return np.diff(np.array(readings, np.int64))
+
+
+def empty_call() -> Timer:
+    """What timing costs: a call of nothing, in turns, by the very loop that times all others."""
+    samples = np.concatenate([timed(nothing, _EMPTY_CALLS) for _ in range(_EMPTY_TURNS)]) / 1e9
+    return Timer(
+        median_s=float(np.median(samples)),
+        p99_s=float(np.percentile(samples, 99)),
+        calls=len(samples),
+        resolution_s=get_clock_info("perf_counter").resolution,
+    )
+
+
+def _timed_rested(call: Callable[[], object], idle_s: float) -> int:
+    sleep(idle_s)
+    start_ns = perf_counter_ns()
+    call()
+    return perf_counter_ns() - start_ns
+
+
+def warm_up(take_turn: Callable[[int], np.ndarray], warmup_s: float) -> WarmUp:
+    """Call until it takes equally long: for `warmup_s` at least, `LONGEST` times that at most.
+
+    It goes by windows of a quarter of `warmup_s`, and is stable once the medians of the last
+    `WINDOWS` of them lie within `SPREAD_LIMIT`. The first call, which may load or compile, does not
+    count; one more comes after it, even for 0 s.
+    """
+    take_turn(1)
+    medians_s: list[float] = []
+    spent_s, calls, window = 0.0, 0, 1
+    while True:
+        samples = take_turn(window)
+        medians_s.append(float(np.median(samples)) / 1e9)
+        spent_s += float(samples.sum()) / 1e9
+        calls += window
+        spread = _spread(medians_s[-WINDOWS:])
+        stable = spread is not None and spread <= SPREAD_LIMIT
+        if spent_s >= warmup_s * (1 if stable else LONGEST):
+            return WarmUp(medians_s[-1], spent_s, calls, spread, stable)
+        wanted = math.ceil(warmup_s / (WINDOWS + 1) / max(medians_s[-1], 1e-9))
+        # By and by: one call may tell little of the next.
+        window = min(max(wanted, 1), 10 * window)
+
+
+def _spread(medians_s: list[float]) -> float | None:
+    """Largest over smallest, less 1; None while there are fewer than `WINDOWS`."""
+    if len(medians_s) < WINDOWS:
+        return None
+    return max(medians_s) / max(min(medians_s), 1e-9) - 1
 
 
 class RemoteContender:
@@ -120,9 +184,10 @@ class RemoteContender:
         childs_end.close()
         self._receive()
 
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         """As the contender in the child does."""
-        return float(self._ask("prepare", stage, batch, warmup_s))
+        found: WarmUp = self._ask("prepare", stage, batch, warmup_s)
+        return found
 
     def take_turn(self, calls: int) -> np.ndarray:
         """As the contender in the child does; the pipe is outside the timed calls."""

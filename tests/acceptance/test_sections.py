@@ -11,9 +11,10 @@ from conftest import needs_rtx
 from model_machine import STEP_MS, ModelGpu, model_machine
 from recorded_machine import CAPABILITY
 
-from tiedexport import measure, trt
+from tiedexport import trt
 from tiedexport.acceptance import builds, failures, machine, models, numerics, sharing, speed
 from tiedexport.acceptance.job import Job, Settings, view
+from tiedexport.measure import turns
 from tiedexport.progress import Progress
 from tiedexport.results import Availability
 from tiedexport.results.acceptance import Check, judged
@@ -32,7 +33,7 @@ def accepted(tmp_path_factory, quick_export, quick_collection):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "SMALL_WIDTHS", (20, 13, 7))
         patch.setattr(models, "LARGE_WIDTHS", (1024, 1024))
-        patch.setattr(measure, "TURN_S", 1e-4)
+        patch.setattr(turns, "TURN_S", 1e-4)
         gpu = model_machine(patch)
         real = builds.with_engines
 
@@ -268,7 +269,7 @@ def test_with_torch_alone_torch_is_timed_and_the_rest_says_why_not(
     """As on a GPU without any TensorRT; torch computes on the CPU here and cannot make graphs."""
     model_machine(monkeypatch).driver.idle_ms = STEP_MS  # of what torch does it sees nothing
     monkeypatch.setattr(trt, "load", _nothing_installed)
-    monkeypatch.setattr(measure, "TURN_S", 1e-4)
+    monkeypatch.setattr(turns, "TURN_S", 1e-4)
     monkeypatch.setattr(speed.peers, "Torch", partial(speed.peers.Torch, device="cpu"))
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
     torch_finds_the_device(monkeypatch)

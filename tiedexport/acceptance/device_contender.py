@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tiedexport.acceptance.cuda import Cuda
     from tiedexport.bundle import Bundle
+    from tiedexport.results.bench import WarmUp
     from tiedexport.spec import StageSpec
 
 
@@ -67,7 +68,7 @@ class DeviceContender:
             self._subject = load()
         self._bound: Bound | None = None
 
-    def prepare(self, stage: str, batch: int, warmup_s: float) -> float:
+    def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         """Bind golden inputs, repeated to the batch size, and warm up."""
         spec = self._bundle.manifest.stage(stage)
         with _translated(stage):

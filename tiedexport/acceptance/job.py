@@ -14,7 +14,7 @@ from tiedexport import rounding, trt
 from tiedexport.acceptance.cuda import Cuda
 from tiedexport.bundle import Bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
-from tiedexport.measure import Budget
+from tiedexport.measure.turns import Budget
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision

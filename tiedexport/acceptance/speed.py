@@ -18,7 +18,7 @@ from tiedexport.acceptance.job import bound_on, worst_in_bounds
 from tiedexport.acceptance.plans import Plans
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
-from tiedexport.measure import Row, heat
+from tiedexport.measure.turns import PROGRESS_A_HEAT, Row, heat
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
     from tiedexport.rounding import Bounded
     from tiedexport.spec import StageSpec
-
-_PERCENT = 100
 
 
 @dataclass
@@ -70,9 +68,9 @@ def run(job: Job) -> Iterator[Finding]:
         for racer in racers:
             enter(racer, bundle, cuda, closing)
         heats = [(stage, size) for stage in bundle.manifest.stages for size in settings.batch]
-        with job.progress.task("device latency", len(heats) * _PERCENT) as task:
+        with job.progress.task("device latency", len(heats) * PROGRESS_A_HEAT) as task:
             for index, (stage, size) in enumerate(heats):
-                task.reach(index * _PERCENT, note=f"{stage.name}, batch {size}")
+                task.reach(index * PROGRESS_A_HEAT, note=f"{stage.name}, batch {size}")
                 yield from heat(
                     [racer.row for racer in racers], stage.name, size, settings.budget, task
                 )

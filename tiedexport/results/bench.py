@@ -25,8 +25,8 @@ class WarmUp(Struct, frozen=True):
 
     Attributes:
         call_s: median seconds a call in the last window.
-        seconds: spent on all windows.
-        calls: how many.
+        seconds: spent on all windows, which is not the whole: the first call may load or compile.
+        calls: how many in all windows.
         spread: largest over smallest median of the last three windows, less 1; None where there
             were fewer windows.
         stable: whether the spread came below the limit before time was up.

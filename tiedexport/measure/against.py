@@ -1,0 +1,94 @@
+"""What changed since an earlier result: differences that chance does not explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiedexport.errors import BadInputError
+from tiedexport.measure import intervals
+from tiedexport.measure.baseline import ratio_of
+from tiedexport.results.bench import Against
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiedexport.results import BenchResult, Latency
+
+    Key = tuple[str, str, str, int, int, str]
+
+
+def refuse_what_cannot_be_compared(earlier: BenchResult, file: str | Path) -> None:
+    """See to it before hours of measuring.
+
+    Raises:
+        BadInputError: the earlier result has no rounds, which intervals rest on.
+    """
+    if not any(row.rounds_ns for row in earlier.latencies):
+        raise BadInputError(
+            "the earlier result cannot be compared with: it has no rounds",
+            where=file,
+            got=f"schema {earlier.schema}",
+            expected="a result of schema 2 or later in which something was measured",
+            hint="measure again: tiedexport bench NAME.tied --json FILE",
+        )
+
+
+def compared(
+    result: BenchResult,
+    earlier: BenchResult,
+    file: str | Path,
+    max_regression_percent: float | None = None,
+) -> Against:
+    """Set the same stage, precision, batch, threads, runtime and memory side by side.
+
+    Args:
+        result: of now.
+        earlier: of `file`.
+        file: named in the comparison.
+        max_regression_percent: how much more time a call may take; None for any.
+    """
+    now, then = _measured(result), _measured(earlier)
+    changes = tuple(
+        ratio_of(row, intervals.unpaired(np.array(row.rounds_ns), np.array(then[key].rounds_ns)))
+        for key, row in now.items()
+        if key in then
+    )
+    return Against(
+        str(file),
+        changes,
+        gone=tuple(_named(key) for key in then if key not in now),
+        new=tuple(_named(key) for key in now if key not in then),
+        warnings=tuple(_differences(result, earlier)),
+        max_regression_percent=max_regression_percent,
+    )
+
+
+def _measured(result: BenchResult) -> dict[Key, Latency]:
+    return {_key(row): row for row in result.latencies if row.rounds_ns}
+
+
+def _key(row: Latency) -> Key:
+    return (row.stage, row.runtime, row.precision.value, row.batch, row.threads, row.memory)
+
+
+def _named(key: Key) -> str:
+    stage, runtime, precision, batch, threads, memory = key
+    return f"{stage}: {runtime} {precision} {memory}, batch {batch}, threads {threads}"
+
+
+def _differences(result: BenchResult, earlier: BenchResult) -> Iterator[str]:
+    """What besides the code may have changed the times."""
+    here, there = result.environment, earlier.environment
+    if (here.cpu, here.cores) != (there.cpu, there.cores):
+        yield (
+            f"another machine: {there.cpu}, {there.cores} cores then, "
+            f"{here.cpu}, {here.cores} cores now"
+        )
+    if Path(result.bundle).name != Path(earlier.bundle).name:
+        yield f"another bundle: {earlier.bundle} then, {result.bundle} now"
+    idle = "idleTime"
+    if result.options.get(idle, 0) != earlier.options.get(idle, 0):
+        yield f"another --{idle}: {earlier.options.get(idle, 0):g} ms then"
