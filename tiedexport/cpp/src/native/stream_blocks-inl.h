@@ -7,6 +7,7 @@
 #endif
 
 #include <cstddef>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "native/stream.hpp"
@@ -26,9 +27,18 @@ namespace {
 namespace blocks {
 
 namespace hn = hwy::HWY_NAMESPACE;
-using stored::Float;
 using stored::kLanes;
-using stored::Vector;
+
+/// The vectors of a product. One sample with fp16 takes halves: Zen 4 widens 8 values while it
+/// loads them, in half a cycle, but 16 in two. With more samples, multiplying takes longer.
+#if HWY_TARGET == HWY_AVX3
+template <class T, std::size_t N>
+using Tag = std::conditional_t<std::is_same<T, hwy::float16_t>::value && N == 1,
+                               hn::Half<stored::Float>, stored::Float>;
+#else
+template <class T, std::size_t N>
+using Tag = stored::Float;
+#endif
 
 constexpr std::size_t kMostSamples = TIEDEXPORT_MANY_REGISTERS ? 8 : 4;
 
@@ -80,6 +90,7 @@ struct Next {
 
 /// Keeps a value that was loaded in its register: GCC would rather load it again for each product,
 /// and CPUs load 512 bits but once a cycle.
+template <class Vector>
 HWY_INLINE void keep(Vector& value) {
 #if HWY_TARGET == HWY_AVX3
   __asm__("" : "+v"(value.raw));
@@ -95,11 +106,16 @@ struct Panel {
   bool first, last;  // of all columns
 };
 
+/// From row to row of a block, in W and in z.
+struct Strides {
+  std::size_t w, z;
+};
+
 template <std::size_t M, class T, class Block>
 HWY_INLINE void step(const T* w, std::size_t stride, std::size_t k, Block& block) {
-  Vector rows[M];
-  HWY_UNROLL(8)
-  for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(w + m * stride + k);
+  hn::Vec<typename Block::D> rows[M];
+  HWY_UNROLL(16)
+  for (std::size_t m = 0; m < M; ++m) rows[m] = stored::widened(block.d, w + m * stride + k);
   block.add(rows, k);
 }
 
@@ -108,35 +124,35 @@ HWY_INLINE void step(const T* w, std::size_t stride, std::size_t k, Block& block
 template <std::size_t M, std::size_t N, class T, class Block>
 HWY_INLINE void multiply(const T* w, std::size_t stride, std::size_t columns, const Next<T>& next,
                          Block& block) {
+  constexpr std::size_t lanes = hn::MaxLanes(Block::d);
   std::size_t k = 0;
   for (; k + 2 * kLanes <= columns; k += 2 * kLanes) {
     next.template call<M, N>(k);
-    step<M>(w, stride, k, block);
-    step<M>(w, stride, k + kLanes, block);
+    HWY_UNROLL(4)
+    for (std::size_t i = 0; i < 2 * kLanes; i += lanes) step<M>(w, stride, k + i, block);
   }
-  if (k + kLanes <= columns) {
-    step<M>(w, stride, k, block);
-    k += kLanes;
-  }
+  for (; k + lanes <= columns; k += lanes) step<M>(w, stride, k, block);
   if (k == columns) return;
-  Vector rows[M];
-  HWY_UNROLL(8)
+  hn::Vec<typename Block::D> rows[M];
+  HWY_UNROLL(16)
   for (std::size_t m = 0; m < M; ++m)
-    rows[m] = stored::widened_head(w + m * stride + k, columns - k);
+    rows[m] = stored::widened_head(block.d, w + m * stride + k, columns - k);
   block.add(rows, k);
 }
 
-template <std::size_t M, std::size_t N>
+template <class Tag, std::size_t M, std::size_t N>
 struct Dot {
+  using D = Tag;
+  static constexpr D d{};
   const float* x;
-  Vector sums[M][N];
+  hn::Vec<D> sums[M][N];
 
-  HWY_INLINE void add(const Vector (&rows)[M], std::size_t k) {
+  HWY_INLINE void add(const hn::Vec<D> (&rows)[M], std::size_t k) {
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n) {
-      Vector sample = hn::Load(Float(), x + k * N + n * kLanes);
+      hn::Vec<D> sample = hn::Load(d, x + k * N + n * hn::MaxLanes(d));
       keep(sample);
-      HWY_UNROLL(8)
+      HWY_UNROLL(16)
       for (std::size_t m = 0; m < M; ++m) sums[m][n] = hn::MulAdd(rows[m], sample, sums[m][n]);
     }
   }
@@ -144,41 +160,42 @@ struct Dot {
 
 /// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k, and all lanes into z[m, n] at the last panel.
 template <class T, std::size_t M, std::size_t N>
-HWY_NOINLINE void dot(const T* w, std::size_t stride, const Panel& x, float* sums, float* z,
+HWY_NOINLINE void dot(const T* w, const Strides& strides, const Panel& x, float* sums, float* z,
                       Next<T> next) {
-  const Float d;
-  Dot<M, N> block{x.data, {}};
-  HWY_UNROLL(8)
+  const Tag<T, N> d;
+  Dot<Tag<T, N>, M, N> block{x.data, {}};
+  HWY_UNROLL(16)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n)
       block.sums[m][n] = x.first ? hn::Zero(d) : hn::Load(d, sums + (m * N + n) * kLanes);
   }
-  multiply<M, N>(w, stride, x.columns, next, block);
-  HWY_UNROLL(8)
+  multiply<M, N>(w, strides.w, x.columns, next, block);
+  HWY_UNROLL(16)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n) {
       if (x.last)
-        z[m * N + n] = hn::GetLane(hn::SumOfLanes(d, block.sums[m][n]));
+        z[m * strides.z + n] = hn::GetLane(hn::SumOfLanes(d, block.sums[m][n]));
       else
         hn::Store(block.sums[m][n], d, sums + (m * N + n) * kLanes);
     }
   }
 }
 
-template <std::size_t M, std::size_t N>
+template <class Tag, std::size_t M, std::size_t N>
 struct Add {
+  using D = Tag;
+  static constexpr D d{};
   float* out;
-  Vector z[M][N];
+  hn::Vec<D> z[M][N];
 
-  HWY_INLINE void add(const Vector (&rows)[M], std::size_t k) {
-    const Float d;
+  HWY_INLINE void add(const hn::Vec<D> (&rows)[M], std::size_t k) {
     HWY_UNROLL(8)
     for (std::size_t n = 0; n < N; ++n) {
-      float* at = out + k * N + n * kLanes;
-      Vector sum = hn::Load(d, at);
-      HWY_UNROLL(8)
+      float* at = out + k * N + n * hn::MaxLanes(d);
+      hn::Vec<D> sum = hn::Load(d, at);
+      HWY_UNROLL(16)
       for (std::size_t m = 0; m < M; ++m) sum = hn::MulAdd(rows[m], z[m][n], sum);
       hn::Store(sum, d, at);
     }
@@ -187,15 +204,16 @@ struct Add {
 
 /// out[n, k] += Σ_m z[m, n] w[m, k]
 template <class T, std::size_t M, std::size_t N>
-HWY_NOINLINE void add(const T* w, std::size_t stride, const float* z, const Panel& out,
+HWY_NOINLINE void add(const T* w, const Strides& strides, const float* z, const Panel& out,
                       Next<T> next) {
-  Add<M, N> block{out.data, {}};
-  HWY_UNROLL(8)
+  const Tag<T, N> d;
+  Add<Tag<T, N>, M, N> block{out.data, {}};
+  HWY_UNROLL(16)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
-    for (std::size_t n = 0; n < N; ++n) block.z[m][n] = hn::Set(Float(), z[m * N + n]);
+    for (std::size_t n = 0; n < N; ++n) block.z[m][n] = hn::Set(d, z[m * strides.z + n]);
   }
-  multiply<M, N>(w, stride, out.columns, next, block);
+  multiply<M, N>(w, strides.w, out.columns, next, block);
 }
 
 }  // namespace blocks

@@ -30,7 +30,7 @@ template <class Element>
 HWY_INLINE void widen_unit(const std::byte* row, float* out) {
   const auto* values = reinterpret_cast<const Element*>(row);
   TIEDEXPORT_UNROLL(4) for (std::size_t v = 0; v < kPanelVectors; ++v) {
-    hn::Store(stored::widened(values + v * kLanes), Float(), out + v * kLanes);
+    hn::Store(stored::widened(Float(), values + v * kLanes), Float(), out + v * kLanes);
   }
 }
 
@@ -52,8 +52,8 @@ void stage_elements(const std::byte* bytes, std::size_t elements, float* out) {
   const Float d;
   const auto* values = reinterpret_cast<const Element*>(bytes);
   std::size_t i = 0;
-  for (; i + kLanes <= elements; i += kLanes) hn::Store(stored::widened(values + i), d, out + i);
-  if (i < elements) hn::Store(stored::widened_head(values + i, elements - i), d, out + i);
+  for (; i + kLanes <= elements; i += kLanes) hn::Store(stored::widened(d, values + i), d, out + i);
+  if (i < elements) hn::Store(stored::widened_head(d, values + i, elements - i), d, out + i);
 }
 
 void stage_row(Type type, const std::byte* row, std::size_t elements, float* out) {

@@ -19,10 +19,10 @@ void widen_all(const void* values, std::size_t count, float* out) {
   const stored::Float d;
   std::size_t i = 0;
   for (; i + stored::kLanes <= count; i += stored::kLanes)
-    hn::StoreU(stored::widened(p + i), d, out + i);
+    hn::StoreU(stored::widened(d, p + i), d, out + i);
   if (i == count) return;
   HWY_ALIGN float last[stored::kLanes];
-  hn::Store(stored::widened_head(p + i, count - i), d, last);
+  hn::Store(stored::widened_head(d, p + i, count - i), d, last);
   std::memcpy(out + i, last, (count - i) * sizeof(float));
 }
 
@@ -56,7 +56,7 @@ void narrow_fp16(const float* values, std::size_t count, void* out) {
     hn::StoreU(hn::DemoteTo(half, hn::LoadU(d, values + i)), half, p + i);
   if (i == count) return;
   HWY_ALIGN hwy::float16_t last[stored::kLanes];
-  hn::Store(hn::DemoteTo(half, stored::widened_head(values + i, count - i)), half, last);
+  hn::Store(hn::DemoteTo(half, stored::widened_head(d, values + i, count - i)), half, last);
   std::memcpy(p + i, last, (count - i) * sizeof *p);
 }
 #else
