@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage cpp wheel clean
+.PHONY: help demo test lint coverage docs cpp wheel clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,7 @@ endef
 help:
 	@echo "make demo   train, build, verify and measure the digits model; ends with a report"
 	@echo "make test   every check and test"
+	@echo "make docs   the documentation site, in build/docs"
 	@echo "make cpp    the native library and its tools, in build/cpp"
 	@echo "make wheel  a portable wheel, in $(DIST)"
 	@echo "make clean  remove the environment and everything that was built"
@@ -56,6 +57,9 @@ lint: $(VENV)/test.stamp
 
 coverage: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term
+
+docs: $(VENV)/test.stamp
+	$(BIN)/python -m sphinx -W --keep-going -d build/doctrees docs build/docs
 
 cpp:
 	$(call packages,$(TO_CONFIGURE),the native library)
@@ -80,7 +84,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(call packages,$(TO_TEST),tests of the native library)
 	$(call packages,libclang-rt-dev,fuzzing)
-	$(PIP) $(KEEPING) -e '.[cpu,rtx,train,dev]'
+	$(PIP) $(KEEPING) -e '.[cpu,rtx,train,docs,dev]'
 	$(PIP) --no-deps --target $(VENV)/tensorrt-10.12 --upgrade tensorrt-cu12-bindings || \
 	  echo "no bindings of TensorRT 10.12 for this Python: their test will be skipped"
 	@touch $(VENV)/demo.stamp $@
