@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import logging
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from pathlib import Path
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,8 @@ from tiedexport.view.records import Refusal, decode_ask, largest_ask_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
+
+    from msgspec import Struct
 
     from tiedexport.view.records import Answer, Ask
     from tiedexport.view.sessions import Sessions
@@ -38,7 +41,6 @@ _log = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.1"
 _SILENT_CLIENT_S = 30
-_JSON = "application/json"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -68,13 +70,13 @@ class ViewServer(ThreadingHTTPServer):
 
     def __init__(self, sessions: Sessions, port: int = 0, report: Path | None = None) -> None:
         self.report = report
-        self.model = msgspec.json.encode(sessions.describe(report=report is not None))
+        model = sessions.describe(report=report is not None)
+        self.pages = {**_static(), "/api/model": _json(model)}
         self.limit_bytes = largest_ask_bytes(*sessions.inputs)
         self.verbs: Mapping[str, Callable[[Ask], Answer]] = {
             "/api/reconstruct": sessions.reconstruct,
             "/api/decode": sessions.decode,
         }
-        self.pages = _pages()
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -108,15 +110,26 @@ def _no_port(port: int, error: OSError | OverflowError) -> UsageError:
     )
 
 
-def _pages() -> dict[str, tuple[str, bytes]]:
-    """Path of each file of the page → its type and contents; nothing else can be asked for."""
-    folder = files("tiedexport.view") / "static"
+@dataclass(frozen=True)
+class _Page:
+    """What is sent: its type, its bytes, and headers beside everyone's or in their place."""
+
+    kind: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def _json(record: Struct, headers: Mapping[str, str] | None = None) -> _Page:
+    return _Page("application/json", msgspec.json.encode(record), headers or {})
+
+
+def _static() -> dict[str, _Page]:
+    """Path of each file of the page → what it holds; no path leads to the disk."""
     pages = {
-        f"/{file.name}": (_TYPES["." + file.name.rpartition(".")[2]], file.read_bytes())
-        for file in folder.iterdir()
+        f"/{file.name}": _Page(_TYPES[Path(file.name).suffix], file.read_bytes())
+        for file in (files("tiedexport.view") / "static").iterdir()
     }
-    pages["/"] = pages.pop("/index.html")
-    return pages
+    return {"/": pages.pop("/index.html"), **pages}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -135,61 +148,53 @@ class _Handler(BaseHTTPRequestHandler):
         """What a runtime makes of a sample or a code."""
         self._answer(self._post)
 
-    def _answer(self, method: Callable[[], None]) -> None:
+    def _answer(self, method: Callable[[], _Page]) -> None:
         try:
             guard.refuse_other_hosts(self.headers, self.server.host)
-            method()
+            page = method()
         except RefusedError as error:
             self._refuse(error.status, error)
         except TiedExportError as error:
             found = (status for kind, status in _STATUS.items() if isinstance(error, kind))
             self._refuse(next(found, HTTPStatus.INTERNAL_SERVER_ERROR), error)
-        except OSError:
-            raise  # the client is gone
         except Exception:
             _log.exception("a fault of tiedexport")
             self.send_error(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of tiedexport; its terminal says more"
+                HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of tiedexport; see its terminal"
             )
-
-    def _get(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/api/model":
-            self._send(HTTPStatus.OK, _JSON, self.server.model)
-        elif path == "/report" and self.server.report is not None:
-            policy = {"Content-Security-Policy": guard.REPORT_POLICY}
-            self._send(HTTPStatus.OK, _TYPES[".html"], _contents(self.server.report), policy)
-        elif path in self.server.pages:
-            self._send(HTTPStatus.OK, *self.server.pages[path])
         else:
-            raise _no_such(self.path, self.server.verbs, "POST")
+            self._send(HTTPStatus.OK, page)
 
-    def _post(self) -> None:
+    def _get(self) -> _Page:
+        path = self.path.partition("?")[0]
+        if path == "/report" and self.server.report is not None:
+            policy = {"Content-Security-Policy": guard.REPORT_POLICY}
+            return _Page(_TYPES[".html"], _contents(self.server.report), policy)
+        if path not in self.server.pages:
+            raise _no_such(path, self.server.verbs, "POST")
+        return self.server.pages[path]
+
+    def _post(self) -> _Page:
         guard.refuse_other_origins(self.headers, self.server.host)
         length = guard.length_of_body(self.headers, self.server.limit_bytes)
         if self.path not in self.server.verbs:
             raise _no_such(self.path, self.server.pages, "GET")
         ask = decode_ask(self.rfile.read(length))
-        answer = self.server.verbs[self.path](ask)
-        self._send(HTTPStatus.OK, _JSON, msgspec.json.encode(answer))
+        return _json(self.server.verbs[self.path](ask))
 
-    def _send(
-        self, status: HTTPStatus, kind: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def _send(self, status: HTTPStatus, page: _Page) -> None:
         self.send_response(status)
-        own = {"Content-Type": kind, "Content-Length": str(len(body))}
-        for name, value in (guard.HEADERS | own | dict(headers or {})).items():
+        own = {"Content-Type": page.kind, "Content-Length": str(len(page.body))}
+        for name, value in {**guard.HEADERS, **own, **page.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(page.body)
 
     def _refuse(self, status: HTTPStatus, error: TiedExportError) -> None:
-        refusal = Refusal(
-            error.what, *(str(word or "") for word in (error.got, error.expected, error.hint))
-        )
+        words = (str(word or "") for word in (error.got, error.expected, error.hint))
         # What is left of the request unread must not be taken for the next one.
         self.close_connection = True
-        self._send(status, _JSON, msgspec.json.encode(refusal), {"Connection": "close"})
+        self._send(status, _json(Refusal(error.what, *words), {"Connection": "close"}))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses by itself, as JSON like everything else."""
