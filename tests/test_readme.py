@@ -18,7 +18,6 @@ from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.export import build
 from tiedexport.recipe import load_recipe
-from tiedexport.results.ties import Finding
 
 if TYPE_CHECKING:
     from typing import Any
@@ -59,20 +58,6 @@ def test_the_embedding_example_runs_in_ten_lines(
 def test_the_example_recipe_is_valid(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(blocks("toml")[0])
     load_recipe(tmp_path / "recipe.toml")
-
-
-def test_the_five_ways_to_tie_are_proven() -> None:
-    names = run("ties")
-    assert len(names["modules"]) == 5
-    assert names["proof"].holds
-    assert names["warnings"]
-    assert all(isinstance(one, Finding) and not one.breaks_now for one in names["warnings"])
-
-
-def test_a_module_made_elsewhere_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    bundle = open_bundle(run("foreign")["result"].bundle)
-    assert [tie.weight for tie in bundle.manifest.ties] == ["encoder.weight"]
 
 
 @needs_rtx
