@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiedexport import candidates
 from tiedexport.errors import RuntimeFailedError, UsageError
 from tiedexport.measure import bench, entrants, turns
 from tiedexport.progress import Progress, Task
@@ -72,9 +73,9 @@ def stage_set(monkeypatch, tmp_path):
             return (None, "no engine") if speeds[row.name] == "refused" else (precision, "")
 
         rows = {name: Row(name, speed == "absent") for name, speed in speeds.items()}
-        monkeypatch.setattr(entrants, "all_runtimes", lambda: rows)
-        monkeypatch.setattr(entrants, "runtime_named", lambda name: rows[name])
-        monkeypatch.setattr(entrants, "choose_precision", choose)
+        monkeypatch.setattr(candidates, "all_runtimes", lambda: rows)
+        monkeypatch.setattr(candidates, "runtime_named", lambda name: rows[name])
+        monkeypatch.setattr(candidates, "choose_precision", choose)
         monkeypatch.setattr(entrants, "SessionContender", contender)
         return handmade.bundle(tmp_path / "m.tied"), log, made
 

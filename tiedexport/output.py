@@ -27,7 +27,13 @@ R = TypeVar("R", bound="Struct")
 
 STANDARD_OUTPUT = Path("-")
 
-_FIRST_BYTE = {"--json": b"{", "--report": b"<", "--save-inputs": b"[", "--save-outputs": b"{"}
+_FIRST_BYTE = {
+    "--json": b"{",
+    "--report": b"<",
+    "--save-inputs": b"[",
+    "--save-outputs": b"{",
+    "--exportTimes": b"{",
+}
 """Of what an option writes: an existing file that begins otherwise is no earlier result."""
 
 

@@ -37,6 +37,7 @@ def result(*rows: Latency, **fields) -> BenchResult:
         ("onnxruntime", "onnxruntime"),
         ("onnxruntime/fp16", "onnxruntime fp16"),
         ("onnxruntime/fp32/packed", "onnxruntime fp32 packed"),
+        ("onnxruntime/fp32/shared", "onnxruntime fp32"),
     ],
 )
 def test_a_baseline_is_named_by_runtime_precision_and_memory(text, shown):
@@ -61,7 +62,8 @@ def test_every_row_has_a_speed_over_the_baseline_of_its_own_batch_and_the_baseli
         row("native", batch=8, ns=4000),
         Latency("torch", "autoencoder", FP32, 8, 1, "not run", "no torch"),
     ]
-    found = ratios(rows, baseline_from("onnxruntime"))
+    name, found = ratios(rows, baseline_from("onnxruntime"))
+    assert name == "onnxruntime fp32"
     told = {(one.runtime, one.precision, one.batch): one for one in found}
     assert len(told) == len(found) == 3
     assert told["native", FP32, 1].speed == pytest.approx(2, rel=0.02)
@@ -77,11 +79,13 @@ def test_without_a_precision_the_first_that_ran_in_shared_memory_is_the_baseline
         row("onnxruntime", FP16, "packed", ns=100),
         row("onnxruntime", FP16, "shared", ns=1000),
     ]
-    (packed,) = ratios(rows, baseline_from("onnxruntime"))
+    name, (packed,) = ratios(rows, baseline_from("onnxruntime"))
+    assert name == "onnxruntime fp16"
     assert (packed.memory, packed.verdict) == ("packed", "faster")
-    (shared,) = ratios(rows, baseline_from("onnxruntime/fp16/packed"))
+    name, (shared,) = ratios(rows, baseline_from("onnxruntime/fp16/packed"))
+    assert name == "onnxruntime fp16 packed"
     assert (shared.memory, shared.verdict) == ("shared", "slower")
-    assert ratios(rows, baseline_from("onnxruntime/fp32")) == ()
+    assert ratios(rows, baseline_from("onnxruntime/fp32")) == ("onnxruntime fp32", ())
 
 
 def test_a_change_is_over_the_same_row_of_the_earlier_result_and_missing_rows_are_named():
@@ -126,6 +130,9 @@ def test_rows_of_other_threads_batch_memory_or_precision_are_not_the_same():
     ]
     found = compared(result(row()), result(*other), "then.json")
     assert (len(found.changes), len(found.gone), len(found.new)) == (0, 5, 1)
+    many = [row(batch=batch) for batch in (1, 8, 64)]
+    (gone,) = compared(result(), result(*many), "then.json").gone
+    assert gone.endswith("batch 1 8 64")
 
 
 def test_another_machine_bundle_or_pause_is_said():

@@ -74,8 +74,10 @@ def test_timing_that_is_not_small_beside_a_call_is_told():
 
 def test_a_reason_has_the_figure_and_its_limit():
     (warning,) = warned(row([[100_000]] * 15 + [[108_000]] * 15), 0.0).warnings
-    assert "+8%" in warning.reason
-    assert "5%" in warning.reason
+    assert "8% slower" in warning.reason
+    assert "limit 5%" in warning.reason
+    assert warning.value == pytest.approx(0.08)
+    assert warning.limit == 0.05
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from html_outline import Outline
 from msgspec import structs
 from rich.console import Console
 
-from tiedexport.report import layers, report, terminal
+from tiedexport.report import bench_terminal, layers, report, terminal
 from tiedexport.results import BenchResult, Comparison, VerifyResult, to_json
 
 REMARK = "network, simulated"
@@ -55,7 +55,7 @@ def printed(result: VerifyResult | BenchResult, width: int) -> str:
     if isinstance(result, VerifyResult):
         terminal.print_verify(result, console)
     else:
-        terminal.print_bench(result, console)
+        bench_terminal.print_bench(result, console)
     return stream.getvalue()
 
 

@@ -11,7 +11,7 @@ from msgspec import structs
 from rich.console import Console
 
 from tiedexport.manifest import Binding, PlanRecord
-from tiedexport.report import terminal
+from tiedexport.report import bench_terminal, terminal
 from tiedexport.results import (
     Availability,
     BuildResult,
@@ -39,6 +39,7 @@ BUILD = BuildResult(
     ),
     seconds=3.0,
 )
+BENCH = handmade.bench_result(reason=REASON)
 DOCTOR = DoctorResult(
     components=(
         Component("runtime", "onnxruntime", Availability(True, "1.31.1")),
@@ -58,7 +59,7 @@ DEMO = DemoResult(
 )
 PRINTERS = {
     "verify": lambda console: terminal.print_verify(handmade.verify_result(reason=REASON), console),
-    "bench": lambda console: terminal.print_bench(handmade.bench_result(reason=REASON), console),
+    "bench": lambda console: bench_terminal.print_bench(BENCH, console),
     "doctor": lambda console: terminal.print_doctor(DOCTOR, console),
     "build": lambda console: terminal.print_build(BUILD, console),
     "demo": lambda console: terminal.print_demo(DEMO, console),
@@ -185,6 +186,6 @@ def test_nothing_measured_prints_no_empty_table():
     result = handmade.bench_result()
     idle = tuple(row for row in result.latencies if row.status == "not run")
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
-    terminal.print_bench(type(result)(**(fields | {"latencies": idle})), Console(file=stream))
+    bench_terminal.print_bench(type(result)(**(fields | {"latencies": idle})), Console(file=stream))
     assert "runtime" not in stream.getvalue()
     assert "tensorrt fp16 not run" in stream.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,21 @@ import click
 from click.core import ParameterSource
 
 from tiedexport.cli.options import PATH, comma_separated, common, json_option, progress_bar
-from tiedexport.output import Output
+from tiedexport.output import Output, writable_place
+
+_ACCEPTANCE = ("batch", "warmup_ms", "duration_s", "iterations")
+"""The options that go with it."""
+
+
+def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    import msgspec
+
+    from tiedexport.results.schema import bench_schema
+
+    click.echo(msgspec.json.format(msgspec.json.encode(bench_schema()), indent=2))
+    ctx.exit()
 
 
 @click.command()
@@ -18,17 +33,31 @@ from tiedexport.output import Output
 @click.option("--stage", multiple=True, default=("autoencoder",), show_default=True,
               help="encoder, decoder or autoencoder; repeat for more.")  # fmt: skip
 @click.option("--batch", callback=comma_separated(int), default="1,8,64,256",
-              show_default=True)  # fmt: skip
+              show_default=True, help="Samples a call, one measurement each.")  # fmt: skip
 @click.option("--warmUp", "warmup_ms", type=float, default=200, show_default=True, metavar="MS",
-              help="Milliseconds before timing starts, a contender.")  # fmt: skip
+              help="Least untimed milliseconds; up to 5 times that until steady.")  # fmt: skip
 @click.option("--duration", "duration_s", type=float, default=1, show_default=True, metavar="S",
               help="Least seconds of timing, a contender and batch size.")  # fmt: skip
 @click.option("--iterations", type=int, default=10, show_default=True, help="Least timed calls.")
-@click.option("--percentile", callback=comma_separated(float), default="50,95,99",
-              show_default=True)  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--idleTime", "idle_ms", type=float, default=0, show_default=True, metavar="MS",
+              help="Pause before each call, as between requests.")  # fmt: skip
+@click.option("--percentile", callback=comma_separated(float), default="90,95,99",
+              show_default=True, help="Which to report; the tables show the highest.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
+              help="CPU threads of each contender.")  # fmt: skip
 @click.option("--memory", type=click.Choice(["shared", "packed", "both"]), default="shared",
               show_default=True, help="One copy of each weight, or fastest layout.")  # fmt: skip
+@click.option("--baseline", default="", metavar="RUNTIME[/PRECISION[/MEMORY]]",
+              help="Whom to show every row's speed over.")  # fmt: skip
+@click.option("--against", type=PATH, metavar="FILE",
+              help="Show what changed since this --json of an earlier run.")  # fmt: skip
+@click.option("--max-regression", type=float, metavar="PERCENT",
+              help="Exit with 1 if a row takes this much more time than in --against.")  # fmt: skip
+@click.option("--details", is_flag=True, help="Every figure of each row, in trtexec's lines.")
+@click.option("--exportTimes", "export_times", type=PATH, callback=writable_place, metavar="FILE",
+              help="Write every single time as JSON.")  # fmt: skip
+@click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False,
+              callback=_print_schema, help="Print the JSON Schema of --json.")  # fmt: skip
 @click.option("--acceptance", is_flag=True, help="All that needs a GPU; NAME.TIED may be left out.")
 @click.option("-o", "--output", type=PATH, help="Folder of --acceptance's results.")
 @json_option
@@ -38,11 +67,13 @@ def bench(
     json_file: Path | None,
     acceptance: bool,
     output: Path | None,
+    details: bool,
     **arguments: Any,
 ) -> None:
     """Measure latency, contenders taking turns.
 
-    All of them run round by round in one call; --json holds throughput and every percentile.
+    All of them run round by round in one call. Every call counts; figures that may not repeat are
+    named. "Faster" is said only where the 99 % interval of the ratio excludes 1.
 
     With --acceptance: builds, numerics, sharing, device latency beside peers (0.25 s each), and
     failures, a verdict each. It exits with 1 if any disagrees and with 3 if any could not run.
@@ -55,11 +86,11 @@ def bench(
     if output is not None:
         raise click.UsageError("-o goes with --acceptance")
     from tiedexport import measure as verb
-    from tiedexport.report import terminal
+    from tiedexport.report.bench_terminal import print_bench
 
     result = verb.bench(**arguments, progress=progress_bar(quiet))
     out = Output(json_file)
-    out.show(result, terminal.print_bench)
+    out.show(result, partial(print_bench, details=details))
     out.verdict(result)
 
 
@@ -67,12 +98,14 @@ def _accept(
     quiet: bool, json_file: Path | None, output: Path | None, arguments: dict[str, Any]
 ) -> None:
     ctx = click.get_current_context()
-    for name in ("runtime", "stage", "percentile", "threads", "memory"):
+    taken = {"bundle", *_ACCEPTANCE}
+    options = {param.name: param.opts[-1] for param in ctx.command.params}
+    for name in [name for name in arguments if name not in taken] + ["details"]:
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name} does not go with --acceptance")
-        del arguments[name]
+            raise click.UsageError(f"{options[name]} does not go with --acceptance")
+        arguments.pop(name, None)
     # What is not asked for is as the acceptance has it: it has many more contenders.
-    for name in ("batch", "warmup_ms", "duration_s", "iterations"):
+    for name in _ACCEPTANCE:
         if ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
             del arguments[name]
     from tiedexport import acceptance as verb

@@ -101,6 +101,7 @@ def bench(
     measured.run(bundle, heats, progress or Progress(quiet=True))
     if export_times is not None:
         times.write(Path(export_times), str(bundle.path), measured.times)
+    name, speeds = ratios(measured.latencies, base) if base else ("", ())
     result = BenchResult(
         bundle=str(bundle.path),
         latencies=tuple(measured.latencies),
@@ -108,8 +109,8 @@ def bench(
         seconds=0.0,
         options=budget.options(),
         timer=timer,
-        baseline=str(base or ""),
-        ratios=ratios(measured.latencies, base) if base else (),
+        baseline=name,
+        ratios=speeds,
         confidence=CONFIDENCE if base or earlier else None,
         unmeasured=_unmeasured(),
     )
@@ -189,7 +190,7 @@ def _refuse_absent(base: Baseline | None, rows: Sequence[Row]) -> None:
 
 
 def _unmeasured() -> tuple[Unmeasured, ...]:
-    what = "time on the device by CUDA events, with and without CUDA graphs, and copies to and from"
+    what = "CUDA events, with and without CUDA graphs; copies to and from the device"
     if trt.device() is None:
         driver = trt.driver()
         return (Unmeasured(what, "; ".join(filter(None, (driver.reason, driver.remedy)))),)

@@ -13,7 +13,7 @@ from tiedexport.measure.baseline import ratio_of
 from tiedexport.results.bench import Against
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tiedexport.results import BenchResult, Latency
 
@@ -59,8 +59,8 @@ def compared(
     return Against(
         str(file),
         changes,
-        gone=tuple(_named(key) for key in then if key not in now),
-        new=tuple(_named(key) for key in now if key not in then),
+        gone=_named(key for key in then if key not in now),
+        new=_named(key for key in now if key not in then),
         warnings=tuple(_differences(result, earlier)),
         max_regression_percent=max_regression_percent,
     )
@@ -74,9 +74,13 @@ def _key(row: Latency) -> Key:
     return (row.stage, row.runtime, row.precision.value, row.batch, row.threads, row.memory)
 
 
-def _named(key: Key) -> str:
-    stage, runtime, precision, batch, threads, memory = key
-    return f"{stage}: {runtime} {precision} {memory}, batch {batch}, threads {threads}"
+def _named(keys: Iterable[Key]) -> tuple[str, ...]:
+    """In words, the batch sizes of a contender together."""
+    batches: dict[str, list[str]] = {}
+    for stage, runtime, precision, batch, threads, memory in keys:
+        name = f"{stage}: {runtime} {precision} {memory}, threads {threads}, batch "
+        batches.setdefault(name, []).append(str(batch))
+    return tuple(name + " ".join(sizes) for name, sizes in batches.items())
 
 
 def _differences(result: BenchResult, earlier: BenchResult) -> Iterator[str]:

@@ -51,7 +51,8 @@ class Baseline:
         )
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.runtime, self.precision, self.memory)))
+        packed = "packed" if self.memory == "packed" else None
+        return " ".join(filter(None, (self.runtime, self.precision, packed)))
 
 
 def baseline_from(text: str) -> Baseline:
@@ -74,28 +75,33 @@ def baseline_from(text: str) -> Baseline:
     return Baseline(runtime_named(runtime).name, precision, memory)
 
 
-def ratios(rows: Iterable[Latency], baseline: Baseline) -> tuple[Ratio, ...]:
+def ratios(rows: Iterable[Latency], baseline: Baseline) -> tuple[str, tuple[Ratio, ...]]:
     """The speed of every row over the baseline's at the same stage and batch size.
 
     Args:
         rows: of one bench; those of one stage and batch size were measured in the same rounds.
         baseline: has no ratio over itself.
+
+    Returns:
+        What the baseline turned out to be, and the ratios: none where it did not run.
     """
     heats: dict[tuple[str, int], list[Latency]] = {}
     for row in rows:
         heats.setdefault((row.stage, row.batch), []).append(row)
-    found = []
+    names: dict[str, None] = {}
+    found: list[Ratio] = []
     for heat in heats.values():
         base = baseline.among(heat)
         if base is None:
             continue
+        names[str(Baseline(base.runtime, base.precision, base.memory))] = None
         theirs = np.array(base.rounds_ns)
         found += [
             ratio_of(row, intervals.paired(np.array(row.rounds_ns), theirs))
             for row in heat
             if row is not base and row.status == "passed"
         ]
-    return tuple(found)
+    return " or ".join(names) or str(baseline), tuple(found)
 
 
 def ratio_of(row: Latency, interval: Interval) -> Ratio:

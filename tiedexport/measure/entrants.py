@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from tiedexport.candidates import candidates
 from tiedexport.contender import RemoteContender, SessionContender
-from tiedexport.errors import TiedExportError, UsageError
+from tiedexport.errors import TiedExportError
 from tiedexport.measure.turns import Row
-from tiedexport.runtimes import all_runtimes, choose_precision, runtime_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from tiedexport.bundle import Bundle
     from tiedexport.runtimes import Memory
-
-_MODES: dict[str, tuple[Memory, ...]] = {
-    "shared": ("shared",),
-    "packed": ("packed",),
-    "both": ("shared", "packed"),
-}
 
 
 def rows_of(bundle: Bundle, wanted: Sequence[str], memory: Memory | Literal["both"]) -> list[Row]:
@@ -33,25 +27,10 @@ def rows_of(bundle: Bundle, wanted: Sequence[str], memory: Memory | Literal["bot
     Raises:
         UsageError: there is no such runtime or mode.
     """
-    if memory not in _MODES:
-        raise UsageError("unknown memory mode", got=repr(memory), expected=", ".join(_MODES))
-    return list(_rows(bundle, wanted, _MODES[memory]))
-
-
-def _rows(bundle: Bundle, wanted: Sequence[str], asked: tuple[Memory, ...]) -> Iterator[Row]:
-    chosen = [runtime_named(name) for name in wanted] or list(all_runtimes().values())
-    for row in chosen:
-        found = row.availability()
-        modes = asked if row.packs else asked[:1]
-        for precision in bundle.manifest.precisions:
-            if not found.available:
-                reason = found.why
-            elif row.slow and not wanted:
-                reason = f"slow by design; to measure it: --runtime {row.name}"
-            else:
-                _, reason = choose_precision(row, bundle, precision)
-            for mode in modes:
-                yield Row(row.name, precision, reason, mode, row.remark)
+    return [
+        Row(one.runtime.name, one.precision, one.reason, one.memory, one.runtime.remark)
+        for one in candidates(bundle, wanted, memory)
+    ]
 
 
 def open_all(rows: Sequence[Row], bundle: Bundle, threads: int, idle_s: float) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import structs
 
-from tiedexport.contender import LONGEST, SPREAD_LIMIT, WINDOWS
+from tiedexport.contender import LONGEST, SPREAD_LIMIT
 from tiedexport.measure.intervals import unpaired
-from tiedexport.results.bench import Instability
+from tiedexport.results.bench import Instability, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,9 @@ ENQUEUE_LIMIT = 0.8
 """Share of the device's time that enqueueing its work may take: as in trtexec, beyond that the
 device may wait for the host."""
 
+TRANSFER_LIMIT = 1.0
+"""The same for a copy, as in trtexec."""
+
 
 def warned(row: Latency, timer_s: float) -> Latency:
     """The row with the warnings that its figures give rise to.
@@ -48,32 +51,31 @@ def warned(row: Latency, timer_s: float) -> Latency:
 def _unstable(row: Latency, timer_s: float) -> Iterator[Instability]:
     rounds = np.array(row.rounds_ns, np.float64)
     if (warm_up := row.warm_up) and warm_up.spread is not None and not warm_up.stable:
-        yield Instability(
-            "warm-up",
-            f"the last {WINDOWS} windows still differed by {warm_up.spread:.0%} (limit "
-            f"{SPREAD_LIMIT:.0%}) after {LONGEST} times the time",
-        )
+        why = f"windows still differed by {{:.0%}} after {LONGEST} times the time"
+        yield _over("warm-up", warm_up.spread, SPREAD_LIMIT, why)
     if (cv := float(rounds.std() / rounds.mean())) > NOISE_LIMIT:
-        yield Instability("noise", f"rounds vary by {cv:.0%} (limit {NOISE_LIMIT:.0%})")
+        yield _over("noise", cv, NOISE_LIMIT, "rounds vary by {:.0%}")
     half = len(rounds) // 2
     if half:
         first, second = rounds[:half], rounds[-half:]
         change = float(np.median(second) / np.median(first)) - 1
         by_chance = "no difference shown"
         if abs(change) > DRIFT_LIMIT and unpaired(second, first).verdict != by_chance:
-            yield Instability(
-                "drift", f"second half {change:+.0%} against the first (limit {DRIFT_LIMIT:.0%})"
-            )
+            slower = "slower" if change > 0 else "faster"
+            why = f"the second half was {{:.0%}} {slower} than the first"
+            yield _over("drift", abs(change), DRIFT_LIMIT, why)
     if row.median_s is not None and (share := timer_s / row.median_s) > TIMER_LIMIT:
-        yield Instability("timer", f"timing takes {share:.1%} of a call (limit {TIMER_LIMIT:.0%})")
+        yield _over("timer", share, TIMER_LIMIT, "timing takes {:.1%} of a call")
+
+
+def _over(kind: Kind, value: float, limit: float, why: str) -> Instability:
+    return Instability(kind, value, limit, f"{why.format(value)} (limit {limit:.0%})")
 
 
 def bound_by(
     device_s: float, enqueue_s: float, to_device_s: float, from_device_s: float
 ) -> tuple[Instability, ...]:
     """What besides the device's own work bounds the throughput of a call on a GPU.
-
-    The rules are trtexec's: enqueueing above 0.8 of the device's time, a copy above all of it.
 
     Args:
         device_s: median seconds that the device computes.
@@ -82,22 +84,11 @@ def bound_by(
         from_device_s: median seconds of the copy of the outputs.
     """
     found = []
-    if enqueue_s > ENQUEUE_LIMIT * device_s:
-        share = enqueue_s / device_s
-        found.append(
-            Instability(
-                "enqueue-bound",
-                f"enqueueing takes {share:.0%} of the device's time (limit {ENQUEUE_LIMIT:.0%}): "
-                "launch it as a CUDA graph",
-            )
-        )
+    if (share := enqueue_s / device_s) > ENQUEUE_LIMIT:
+        why = "enqueueing takes {:.0%} of the device's time; a CUDA graph takes less"
+        found.append(_over("enqueue-bound", share, ENQUEUE_LIMIT, why))
     for what, copy_s in (("inputs to", to_device_s), ("outputs from", from_device_s)):
-        if copy_s > device_s:
-            found.append(
-                Instability(
-                    "transfer-bound",
-                    f"copying {what} the device takes {copy_s / device_s:.1f} times its computing: "
-                    "keep them there, or copy during the call before",
-                )
-            )
+        if (share := copy_s / device_s) > TRANSFER_LIMIT:
+            why = f"copying {what} the device takes {{:.0%}} of the time that it computes"
+            found.append(_over("transfer-bound", share, TRANSFER_LIMIT, why))
     return tuple(found)

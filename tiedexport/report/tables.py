@@ -258,6 +258,7 @@ def latency_details(result: BenchResult) -> Table:
         "mean",
         *names,
         "max",
+        "cv",
         "per s",
     )
     return Table(
@@ -271,6 +272,7 @@ def latency_details(result: BenchResult) -> Table:
                 *map(seconds, (row.min_s, row.median_s, row.mean_s)),
                 *(seconds(row.percentiles_s.get(name)) for name in names),
                 seconds(row.max_s),
+                number(row.cv, ".0%"),
                 number(row.throughput_per_s, ",.0f"),
             )
             for row in ran

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tiedexport.manifest import Manifest
-    from tiedexport.results import (
-        BenchResult,
-        BuildResult,
-        DoctorResult,
-        VerifyResult,
-    )
+    from tiedexport.results import BuildResult, DoctorResult, VerifyResult
     from tiedexport.results.demo import DemoResult
     from tiedexport.spec import Precision
 
@@ -38,15 +33,7 @@ def print_verify(result: VerifyResult, console: Console | None = None) -> None:
     print_table(console, tables.quality(result))
     for table in layers.layer_tables(result):
         print_table(console, table)
-    _print_reasons(console, layers.reasons(result))
-
-
-def print_bench(result: BenchResult, console: Console | None = None) -> None:
-    """Median and tail latency by batch size, and every reason in full."""
-    console = console or Console(highlight=False)
-    for table in tables.latencies(result):
-        print_table(console, table)
-    _print_reasons(console, tables.not_run(result.latencies))
+    print_reasons(console, layers.reasons(result))
 
 
 def print_doctor(result: DoctorResult, console: Console | None = None) -> None:
@@ -170,7 +157,7 @@ def print_demo(result: DemoResult, console: Console | None = None) -> None:
         what = f"{tables.contender(fastest)}, batch {fastest.batch}"
         rows.append(("latency", f"{tables.seconds(fastest.median_s)} ({what}, median)"))
     print_table(console, Table(("demo", ""), tuple(rows), first_number=2))
-    _print_reasons(console, tables.not_run(result.verify.comparisons))
+    print_reasons(console, tables.not_run(result.verify.comparisons))
     console.print(f"report: {escape(result.report)}", soft_wrap=True)
 
 
@@ -238,7 +225,8 @@ def print_table(console: Console, table: Table) -> None:
     console.print()
 
 
-def _print_reasons(console: Console, reasons: Sequence[tuple[str, str, str]]) -> None:
+def print_reasons(console: Console, reasons: Sequence[tuple[str, str, str]]) -> None:
+    """(status, who, reason) of each, if there are any."""
     for status, who, reason in reasons:
         print_reason(console, status, who, status, reason)
     if reasons:

@@ -17,6 +17,7 @@ from tiedexport.spec import Precision
 BENCH_SCHEMA = 2
 """2 added to a latency its cv, warm-up, rounds and warnings, and to the result all else."""
 
+Kind = Literal["noise", "drift", "warm-up", "timer", "enqueue-bound", "transfer-bound"]
 Verdict = Literal["faster", "slower", "no difference shown"]
 
 
@@ -61,10 +62,14 @@ class Instability(Struct, frozen=True):
         kind: "noise": rounds differ by more than the limit; "drift": the second half of them from
             the first; "warm-up": it did not settle; "timer": timing is no longer small beside a
             call; "enqueue-bound", "transfer-bound": the device waits for the host, or for copies.
-        reason: with the figure and the limit.
+        value: of what has a limit, as a fraction.
+        limit: which `value` exceeds.
+        reason: both in words.
     """
 
-    kind: Literal["noise", "drift", "warm-up", "timer", "enqueue-bound", "transfer-bound"]
+    kind: Kind
+    value: float
+    limit: float
     reason: str
 
 

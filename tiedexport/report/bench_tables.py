@@ -1,0 +1,152 @@
+"""What `bench` says beside latencies: ratios, changes, and what may not repeat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tiedexport.report.tables import Table, contender
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tiedexport.results import BenchResult, Latency
+    from tiedexport.results.bench import Against, Ratio
+
+_NONE_SHOWN = "no difference shown"
+_MARKS = {"faster": "passed", "slower": "failed"}
+
+
+def summary(row: Latency) -> list[str]:
+    """Every figure of a row, in the words of trtexec's summary where it has one for it.
+
+    Args:
+        row: one that passed.
+    """
+    named = {"min": row.min_s, "max": row.max_s, "mean": row.mean_s, "median": row.median_s}
+    named |= {
+        f"percentile({name.lstrip('p')}%)": value for name, value in row.percentiles_s.items()
+    }
+    times = ", ".join(f"{name} = {_ms(value)}" for name, value in named.items())
+    found = [f"Latency: {times}"]
+    if row.mean_s:
+        found.append(f"Throughput: {1 / row.mean_s:.6g} qps of {row.batch} each")
+    if row.cv is not None:
+        found.append(
+            f"Coefficient of variation: {row.cv:.1%} of {row.iterations} calls "
+            f"in {len(row.rounds_ns)} turns"
+        )
+    if row.warm_up is not None:
+        settled = "steady" if row.warm_up.stable else "not shown to be steady"
+        found.append(
+            f"Warm-up: {row.warm_up.calls} calls in {row.warm_up.seconds:.3g} s, {settled}"
+        )
+    return found
+
+
+def _ms(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1e3 * seconds:.6g} ms"
+
+
+def ratios(result: BenchResult, columns: int = 2) -> Iterator[Table]:
+    """Speeds over the baseline: tables of a stage, `columns` batch sizes in each."""
+    for stage in dict.fromkeys(row.stage for row in result.ratios):
+        here = [row for row in result.ratios if row.stage == stage]
+        batches = sorted({row.batch for row in here})
+        for first in range(0, len(batches), columns):
+            yield _ratios(result, stage, here, batches[first : first + columns])
+
+
+def _ratios(
+    result: BenchResult, stage: str, rows: Sequence[Ratio], batches: Sequence[int]
+) -> Table:
+    cells = {(contender(row), row.batch): row for row in rows if row.batch in batches}
+    names = dict.fromkeys(name for name, _ in cells)
+    return Table(
+        ("runtime", *(f"batch {batch}" for batch in batches)),
+        tuple((name, *(_speed(cells.get((name, batch))) for batch in batches)) for name in names),
+        title=f"{stage}: speed over {result.baseline}, with {_confidence(result)} intervals",
+    )
+
+
+def _confidence(result: BenchResult) -> str:
+    return f"{100 * (result.confidence or 0):g} %"
+
+
+def _speed(row: Ratio | None) -> str:
+    """2.10 × [2.05, 2.14]; or a dash where no difference is shown."""
+    if row is None:
+        return "–"
+    if row.low is None or row.high is None:
+        return f"– ({row.rounds} rounds)"
+    speed = "–" if row.verdict == _NONE_SHOWN else f"{row.speed:.2f} ×"
+    return f"{speed} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def changes(against: Against) -> Table:
+    """The rows that chance does not explain: how much more time a call takes than it did."""
+    shown = [row for row in against.changes if row.verdict != _NONE_SHOWN]
+    return Table(
+        ("runtime", "stage", "batch", "time", "interval", "now"),
+        tuple(
+            (
+                contender(row),
+                row.stage,
+                str(row.batch),
+                _more(row.speed),
+                f"{_more(row.high)} … {_more(row.low)}",
+                row.verdict,
+            )
+            for row in shown
+        ),
+        first_number=2,
+        marks=tuple(_MARKS[row.verdict] for row in shown),
+        title="Time of a call against the earlier result",
+    )
+
+
+def _more(speed: float | None) -> str:
+    return "–" if not speed else f"{100 * (1 / speed - 1):+.1f} %"
+
+
+def outcome(against: Against) -> str:
+    """How many rows changed, and how many of them by more than may be."""
+    counts = Counter[str](row.verdict for row in against.changes)
+    told = ", ".join(f"{counts[word]} {word}" for word in ("slower", "faster", _NONE_SHOWN))
+    found = f"{len(against.changes)} rows compared with {against.file}: {told}"
+    if against.max_regression_percent is None:
+        return found
+    limit = f"{against.max_regression_percent:g} %"
+    return f"{found}; {len(against.regressions)} slower by more than {limit}"
+
+
+def against_remarks(against: Against) -> list[tuple[str, str, str]]:
+    """(status, who, what) of each reason why the comparison is not whole."""
+    found = [("not run", "not comparable", warning) for warning in against.warnings]
+    for where, rows in ((f"only in {against.file}", against.gone), ("only now", against.new)):
+        if rows:
+            found.append(("not run", where, "; ".join(rows)))
+    return found
+
+
+def unsteady(result: BenchResult) -> list[tuple[str, str, str]]:
+    """(status, kind, reason) a kind of warning: how many rows have it, and the worst of them."""
+    kinds: dict[str, list[tuple[float, str]]] = {}
+    for row in result.latencies:
+        for one in row.warnings:
+            where = f"{contender(row)}, {row.stage}, batch {row.batch}: {one.reason}"
+            kinds.setdefault(one.kind, []).append((one.value / one.limit, where))
+    ran = sum(row.status == "passed" for row in result.latencies)
+    return [
+        ("not run", kind, f"{len(found)} of {ran} rows, the worst {max(found)[1]}")
+        for kind, found in kinds.items()
+    ]
+
+
+def timer(result: BenchResult) -> str:
+    """What timing a call adds to it, and of which share of the shortest call."""
+    if result.timer is None:
+        return ""
+    medians = [row.median_s for row in result.latencies if row.median_s]
+    share = f", {result.timer.median_s / min(medians):.2%} of the shortest" if medians else ""
+    return f"timing adds {1e6 * result.timer.median_s:.2f} µs to a call{share}"

@@ -1,0 +1,62 @@
+"""What `bench` measured, on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from tiedexport.report import bench_tables, tables
+from tiedexport.report.terminal import print_reason, print_reasons, print_table
+
+if TYPE_CHECKING:
+    from tiedexport.results import BenchResult
+    from tiedexport.results.bench import Against
+
+
+def print_bench(
+    result: BenchResult, console: Console | None = None, *, details: bool = False
+) -> None:
+    """Median and tail latency by batch size, ratios and changes, and every reason in full.
+
+    Args:
+        result: of `bench`.
+        console: where to; by default standard output.
+        details: every figure of every row too, in lines like trtexec's.
+    """
+    console = console or Console(highlight=False)
+    for table in (*tables.latencies(result), *bench_tables.ratios(result)):
+        print_table(console, table)
+    if result.baseline and not result.ratios:
+        who = f"speed over {result.baseline}"
+        print_reason(console, "not run", who, "not run", "it, or every other row, has no figures")
+    if details:
+        _print_summaries(console, result)
+    if result.against is not None:
+        _print_changes(console, result.against)
+    for status, kind, reason in bench_tables.unsteady(result):
+        print_reason(console, status, kind, "may not repeat", reason)
+    print_reasons(console, tables.not_run(result.latencies))
+    for missing in result.unmeasured:
+        print_reason(console, "not run", missing.what, "not run", missing.reason)
+    console.print(escape(bench_tables.timer(result)))
+
+
+def _print_summaries(console: Console, result: BenchResult) -> None:
+    for row in result.latencies:
+        if row.status == "passed":
+            who = f"{row.stage}, batch {row.batch}: {tables.contender(row)}"
+            console.print(f"[bold]{escape(who)}[/]")
+            for line in bench_tables.summary(row):
+                # In a pipe a line is a line, for whoever looks for it there.
+                console.print(f"  {escape(line)}", soft_wrap=not console.is_terminal)
+    console.print()
+
+
+def _print_changes(console: Console, against: Against) -> None:
+    print_table(console, bench_tables.changes(against))
+    console.print(escape(bench_tables.outcome(against)))
+    for status, who, what in bench_tables.against_remarks(against):
+        print_reason(console, status, who, "", what)
+    console.print()
