@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -19,53 +18,63 @@ def nothing() -> None:
 
 
 class Gate:
-    """The way to an open backend: closed, it lets nobody in, and the last to leave frees it."""
+    """The way to an open backend: closed, it lets nobody in, and the last to leave frees it.
+
+    It has no lock, which would cost each call more than all else here: to append to a list, to pop
+    from it and to set an attribute are atomic. Who enters is counted before looking whether it is
+    closed, and who closes it does so before looking whether somebody is inside: one of the two
+    sees the other. So it does when a signal handler or a finaliser comes in between.
+    """
 
     def __init__(self, backend: Backend, where: object) -> None:
-        self._backend, self._where = backend, where
-        self._inside, self._closed = 0, False
+        self._backend, self._where = [backend], where  # whoever pops the backend frees it
+        self._inside: list[None] = []
+        self._closed = False
         self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
-        # A signal handler or a finaliser of the same thread may come in between.
-        self._lock = threading.RLock()
 
-    def __enter__(self) -> Backend:
-        with self._lock:
-            if self._closed:
-                raise UsageError(
-                    "the session is closed",
-                    where=self._where,
-                    hint="open another: tiedexport.open_session(path)",
-                )
-            self._inside += 1
-            return self._backend
+    def enter(self) -> Backend:
+        """Let the caller in, who must `leave`.
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            last = self._closed and self._inside == 0
-        if last:
-            self._free()
+        Raises:
+            UsageError: it is closed, and there is nothing to leave.
+        """
+        self._inside.append(None)
+        if self._closed:
+            self.leave()
+            raise UsageError(
+                "the session is closed",
+                where=self._where,
+                hint="open another: tiedexport.open_session(path)",
+            )
+        return self._backend[0]
+
+    def leave(self) -> None:
+        """Let the caller out; the last one frees what is closed."""
+        self._inside.pop()
+        if self._closed:
+            self._free_if_idle()
 
     def bound(self, call: Callable[[], None]) -> Bound:
-        """The call, through this gate whenever it is made."""
-        with self._lock:
-            bound = Bound(self, call)
-            self._bound.add(bound)
-            return bound
+        """The call, through this gate whenever it is made; to be asked for inside."""
+        bound = Bound(self, call)
+        self._bound.add(bound)
+        return bound
 
     def close(self) -> None:
         """Let nobody in any more; free the backend now, or when the last one leaves."""
-        with self._lock:
-            idle = not self._closed and self._inside == 0
-            self._closed = True
-        if idle:
-            self._free()
+        self._closed = True
+        self._free_if_idle()
 
-    def _free(self) -> None:
+    def _free_if_idle(self) -> None:
+        if self._inside:
+            return
         try:
-            self._backend.close()
+            backend = self._backend.pop()
+        except IndexError:  # somebody else frees it
+            return
+        try:
+            backend.close()
         finally:
-            del self._backend
             for bound in self._bound:
                 bound.call = nothing
 
@@ -78,5 +87,8 @@ class Bound:
 
     def __call__(self) -> None:
         """Make the call, unless the session is closed."""
-        with self._gate:
+        self._gate.enter()
+        try:
             self.call()
+        finally:
+            self._gate.leave()

@@ -187,7 +187,8 @@ class Session:
             RuntimeFailedError: the runtime failed, in its own words.
             UsageError: there is no such stage, or the session is closed.
         """
-        with self._gate as backend:
+        backend = self._gate.enter()
+        try:
             checked = self._checked(stage)
             x = checked.input(x)
             if out is not None:
@@ -195,6 +196,8 @@ class Session:
             if len(x) == 0:  # nothing to compute, which not every library can
                 return checked.empty() if out is None else out
             return backend.run(checked.stage, x, out)
+        finally:
+            self._gate.leave()
 
     def bind(self, stage: str, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         """Check and bind once; each call of the result reads `x` and writes `out` in place.
@@ -203,7 +206,8 @@ class Session:
             ArrayError: an array has the wrong type, shape or layout.
             UsageError: there is no such stage, or the session is closed.
         """
-        with self._gate as backend:
+        backend = self._gate.enter()
+        try:
             checked = self._checked(stage)
             if checked.input(x) is not x:
                 raise ArrayError(
@@ -215,6 +219,8 @@ class Session:
                 )
             checked.output(out, x)
             return self._gate.bound(backend.bind(checked.stage, x, out) if len(x) else nothing)
+        finally:
+            self._gate.leave()
 
     def close(self) -> None:
         """Refuse further calls, and free what the runtime holds when the running ones are done."""

@@ -170,6 +170,25 @@ def test_special_values_come_out_as_torch_has_them(folder, bundles, activation, 
 # Threads.
 
 
+@pytest.mark.parametrize("kind", ["view", "read-only", "memory map", "no samples"])
+def test_an_array_is_read_and_written_where_it_lies(wide: Bundle, tmp_path: Path, kind: str):
+    with open_session(wide, runtime="native", threads=1) as session:
+        x = inputs_of(session, "encoder", 5)
+        expected = session.encode(x[3:5].copy())
+        arrays = {
+            "view": x[3:5],
+            "read-only": np.frombuffer(x[3:5].tobytes(), x.dtype).reshape(2, -1),
+            "memory map": np.memmap(tmp_path / "x", x.dtype, "w+", shape=(2, x.shape[1])),
+            "no samples": x[:0],
+        }
+        arrays["memory map"][...] = x[3:5]
+        given = arrays[kind]
+        around = np.full((len(given) + 2, expected.shape[1]), np.nan, expected.dtype)
+        assert session.encode(given, around[1:-1]).base is around
+        np.testing.assert_array_equal(around[1:-1], expected[: len(given)])
+        assert np.isnan(around[[0, -1]]).all()
+
+
 def test_a_number_of_threads_gives_the_same_bits_each_time(wide: Bundle):
     x = np.random.default_rng(0).random((5, WIDE[0]), dtype=np.float32)
     for threads in (1, 2, 3):

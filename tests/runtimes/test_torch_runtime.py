@@ -37,7 +37,7 @@ def test_a_closed_session_frees_the_module_though_a_bound_call_is_kept(dense_bun
     x = inputs_of(session, "encoder", 2)
     call = session.bind("encoder", x, np.empty((2, 7), np.float32))
     call()
-    module = weakref.ref(session._gate._backend._module)
+    module = weakref.ref(session._gate._backend[0]._module)
     assert module() is not None
     session.close()
     gc.collect()
