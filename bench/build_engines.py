@@ -22,7 +22,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, get_args
 
-from build_large import write_checkpoint
 from record import record
 
 from tiedexport import engines, open_bundle, trt
@@ -33,6 +32,7 @@ from tiedexport.engines import EngineRequest
 from tiedexport.manifest import PlanRecord
 from tiedexport.memory import PeakMemory, anonymous_bytes, pss_bytes
 from tiedexport.spec import Precision
+from tiedexport.suite import write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

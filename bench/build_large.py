@@ -13,12 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
-import torch
 from record import record
 
-from tiedexport.checkpoint import Checkpoint, save_checkpoint
-from tiedexport.families import config_from, family_named
 from tiedexport.memory import PeakMemory
+from tiedexport.suite import write_checkpoint
 
 SAMPLING_S = 0.2
 """The kernel holds the process still while it counts a gigabyte of pages: not too often."""
@@ -61,16 +59,6 @@ def build_bundle(path: Path, widths: list[int], precision: str) -> str:
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     checkpoint.unlink()
     return str(path.with_suffix(".tied"))
-
-
-def write_checkpoint(path: Path, widths: list[int]) -> None:
-    """An untrained checkpoint: He-normal weights, zero biases, 32 random inputs."""
-    torch.manual_seed(0)
-    family = family_named("autoencoder")
-    config = config_from(family, {"widths": widths})
-    state = family.module(config).state_dict()
-    samples = torch.rand(32, widths[0])
-    save_checkpoint(path, Checkpoint("autoencoder", config, state, (widths[0],), samples))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, strftime
@@ -37,12 +35,11 @@ def record(script: str, figures: dict[str, Any], shown: dict[str, Any] | None = 
             else f"{name:<{width}}  {value}"
         )
     found = environment.current()
-    slug = re.sub(r"[^a-z0-9]+", "-", found.cpu.lower()).strip("-")
-    path = RESULTS / f"{slug}.json"
+    path = RESULTS / f"{environment.cpu_slug(found.cpu)}.json"
     every = kept(path)
     every[script] = {
         "figures": figures,
-        "commit": commit(),
+        "commit": environment.commit(RESULTS),
         "date": strftime("%Y-%m-%d"),
         "environment": msgspec.to_builtins(found),
     }
@@ -83,16 +80,3 @@ def take_turns(
         "ratio_lower_quartile": low,
         "ratio_upper_quartile": high,
     }
-
-
-def commit() -> str:
-    """The commit that is checked out, "-dirty" if other files than results differ from it."""
-    changed = _git("status", "--porcelain", "--", ":/", f":!{RESULTS}")
-    return (_git("describe", "--always") or "unknown") + "-dirty" * bool(changed)
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()

@@ -60,7 +60,6 @@ def quick(
     import record
 
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(record, "commit", lambda: "none")
 
     def run(*arguments: str) -> dict[str, Any]:
         native.main(["--quick", "--bundles", str(bundles), *arguments])

@@ -50,3 +50,46 @@ def test_versions_are_read_without_importing_the_packages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout
     assert "onnx" not in done.stdout
+
+
+def test_a_processor_s_name_becomes_a_name_of_files():
+    assert environment.cpu_slug("Intel(R) Xeon(R) CPU @ 2.20GHz") == "intel-r-xeon-r-cpu-2-20ghz"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with a module and results in it that are not tracked yet, and git there."""
+
+    def git(*arguments):
+        identity = ("-c", "user.name=A", "-c", "user.email=a@b")
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True
+        )
+
+    git("init")
+    (tmp_path / "module.py").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "old.json").touch()
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "module.py"))
+    return git
+
+
+def test_the_commit_is_that_of_the_checkout_and_tells_of_changes(checkout, tmp_path):
+    assert environment.commit() == ""  # a module that is not tracked, as of an installed package
+    checkout("add", ".")
+    checkout("commit", "-m", "first")
+    clean = environment.commit()
+    assert len(clean) >= 7
+    assert "dirty" not in clean
+    (tmp_path / "results" / "new.json").touch()
+    assert environment.commit(tmp_path / "results") == clean
+    assert environment.commit() == environment.commit(tmp_path.parent) == f"{clean}-dirty"
+    (tmp_path / "module.py").write_text("changed")
+    assert environment.commit(tmp_path / "results") == f"{clean}-dirty"
+
+
+def test_there_is_no_commit_without_git_or_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "module.py"))
+    assert environment.commit() == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.commit() == ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -63,3 +65,41 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         if key.strip().lower() in ("model name", "cpu model", "hardware") and value.strip():
             return " ".join(value.split())
     return platform.machine() or "unknown"
+
+
+def cpu_slug(cpu: str) -> str:
+    """The name of a processor as a name of files: "AMD EPYC 9V74" → "amd-epyc-9v74"."""
+    return re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
+
+
+def commit(besides: Path | None = None) -> str:
+    """The commit of the checkout that this package is in, "-dirty" if files differ from it.
+
+    Args:
+        besides: a folder whose files may differ.
+
+    Returns:
+        "" for a package that was installed, wherever that may be.
+    """
+    if not _git("ls-files", "--error-unmatch", __file__):
+        return ""
+    ignored, top = [], Path(_git("rev-parse", "--show-toplevel"))
+    if besides is not None and besides.resolve().is_relative_to(top):
+        ignored = [f":(top,exclude){besides.resolve().relative_to(top)}"]
+    changed = _git("status", "--porcelain", "--", ":/", *ignored)
+    return (_git("describe", "--always") or "unknown") + "-dirty" * bool(changed)
+
+
+def _git(*arguments: str) -> str:
+    """What git says in the folder of this package; "" where it refuses or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
