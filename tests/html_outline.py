@@ -8,7 +8,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Outline(HTMLParser):
-    """Tags, attributes, headings and text; fails on tags that do not nest."""
+    """Tags, attributes, headings, and the text that is shown; fails on tags that do not nest."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -31,8 +31,12 @@ class Outline(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
+        if tag == "tspan":  # a line of a text
+            self.text += " "
 
     def handle_data(self, data):
+        if self._open and self._open[-1] in ("script", "style"):
+            return
         self.text += data
         if self._open and self._open[-1] in ("h1", "h2"):
             self.headings[-1] += data

@@ -152,7 +152,7 @@ def test_no_text_says_passed_of_what_did_not_run(statuses):
 
 
 def test_the_page_has_every_section_and_plots_what_was_measured(tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("altair")
     timed = handmade.latency("tensorrt shared, graph", handmade.FP16, 8, 1e-5)
     absent = Latency("torch eager", "autoencoder", handmade.FP16, 8, 1, "not run", "no CUDA")
     result = result_of(

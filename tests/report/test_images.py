@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import image
+from PIL import Image
 
 from tiedexport.errors import ArrayError, MissingRuntimeError
 from tiedexport.report import images
@@ -82,10 +82,26 @@ def test_a_recorded_reconstruction_is_read_back_exactly(shape, expected):
 
 def test_a_mosaic_puts_images_side_by_side_with_transparent_gaps():
     shown = np.stack([np.full((2, 3), 0.25), np.full((2, 3), 0.75)]).astype(np.float32)
-    decoded = image.imread(io.BytesIO(images.png(images.mosaic(shown))))
+    decoded = np.asarray(Image.open(io.BytesIO(images.strip(shown)))) / 255
     assert decoded.shape == (2, 7, 4)
     assert decoded[0, 3, 3] == 0.0
     np.testing.assert_allclose(decoded[0, [0, 6], 0], [0.25, 0.75], atol=1 / 255)
+
+
+def test_differences_are_blue_where_too_dark_and_orange_where_too_bright():
+    difference = np.array([[[-0.1, 0.0, 0.1, 0.05]]], np.float32)
+    png = images.difference_strip(difference, amplified=10)
+    dark, none, bright, half = (np.asarray(Image.open(io.BytesIO(png)))[0, :, :3]).astype(int)
+    assert dark.argmax() == 2
+    assert bright.argmax() == 0
+    assert none.tolist() == [255, 255, 255]
+    assert np.abs(half - (bright + 255) / 2).max() <= 1
+
+
+def test_differences_of_colours_are_averaged_and_clipped():
+    difference = np.full((1, 1, 1, 3), 5.0, np.float32)
+    png = images.difference_strip(difference, amplified=1)
+    assert np.asarray(Image.open(io.BytesIO(png))).shape == (1, 1, 4)
 
 
 def test_a_png_is_the_same_bytes_every_time():
@@ -93,11 +109,11 @@ def test_a_png_is_the_same_bytes_every_time():
     assert images.png(pixels) == images.png(pixels)
 
 
-def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+def test_without_what_draws_the_error_says_what_to_install(monkeypatch):
     importing = builtins.__import__
 
     def without(name, *rest, **keywords):
-        if name.startswith("matplotlib"):
+        if name.startswith("altair"):
             raise ImportError(name)
         return importing(name, *rest, **keywords)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import handmade
 import msgspec
 import pytest
+from chart_data import values
 
-from tiedexport.report import pictures, report, tables
+from tiedexport.report import report, speed_charts, tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,12 +32,13 @@ def test_the_table_and_the_chart_have_a_row_and_a_line_for_each_mode():
     (table, *_), (plain, *_) = tables.latencies(both(shared)), tables.latencies(shared)
     names = [row[0] for row in plain.rows]
     assert [row[0] for row in table.rows] == names + [f"{name} packed" for name in names]
-    chart = pictures.latency_chart(both(shared), "autoencoder")
+    chart = speed_charts.latency_chart(both(shared), "autoencoder")
     assert chart is not None
-    lines = {str(line.get_label()): line for line in chart.axes[0].get_lines()}
+    points = chart["layer"][-1]
+    modes = {row["who"]: row["memory"] for row in values(chart, -1)}
     for name in names:
-        one, other = lines[name], lines[f"{name} packed"]
-        assert one.get_markerfacecolor() != other.get_markerfacecolor()
+        assert (modes[name], modes[f"{name} packed"]) == ("shared", "packed")
+    assert "packed" in points["encoding"]["fill"]["condition"]["test"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +19,7 @@ from tiedexport.report import html, markdown, report
 from tiedexport.report.page import Commands
 from tiedexport.results import TrainResult
 
+JSON = {"type": "application/json"}
 EVIL = "<script>alert(1)</script>\"'&"
 
 
@@ -35,10 +40,10 @@ def test_the_first_screen_answers_four_questions_before_any_section(written):
     _, page, _ = written
     assert page.headings[:5] == [
         "handmade",
+        "What is it?",
         "Does the tie hold?",
         "Do the numbers match?",
         "How fast is it?",
-        "How good is it?",
     ]
     for answer in ("yes", "6 of 6", "40.0 µs", "0.0625"):
         assert answer in page.text
@@ -53,23 +58,51 @@ def test_a_model_without_ties_is_not_said_to_hold_one(tmp_path):
     assert "✓" not in text
 
 
-def test_the_page_asks_the_network_for_nothing_and_runs_nothing(written):
-    _, page, _ = written
+def test_the_page_asks_the_network_for_nothing_and_runs_only_scripts_that_its_policy_names(written):
+    path, page, _ = written
     for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "iframe", "object", "base", "form")
+        assert tag not in ("link", "iframe", "object", "base", "form")
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in ("src", "href", "xlink:href"):
                 assert value.startswith(("data:image/png;base64,", "#"))
-    policy = [a for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy[0]["content"].startswith("default-src 'none'")
+    (policy,) = [a for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy["content"].startswith("default-src 'none'")
+    scripts = re.findall(r"<script>(.*?)</script>", path.read_text("utf-8"), flags=re.DOTALL)
+    named = re.findall(r"'sha256-([^']+)'", policy["content"])
+    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    assert named == [base64.b64encode(digest).decode() for digest in digests]
+    assert len(named) == 2
+    assert "unsafe-eval" not in policy["content"]
 
 
 def test_every_picture_has_a_text_in_its_place(written):
     _, page, _ = written
-    pictures = [(t, a) for t, a in page.tags if t == "img" or (t == "svg" and "role" in a)]
-    assert len(pictures) == 4 + 5
-    assert all((a.get("alt") or a.get("aria-label")) for _, a in pictures)
+    images = [a["alt"] for t, a in page.tags if t == "img"]
+    drawings = [a["aria-label"] for t, a in page.tags if t == "svg" and a.get("role") == "img"]
+    assert len(images) == 2 + 5
+    assert len(drawings) == 2 + 2 + 1 + 2
+    assert all(images + drawings)
+
+
+def test_every_chart_is_there_still_and_live(written):
+    path, page, _ = written
+    live = re.findall(
+        r'<div class="live"><svg.*?</svg></div><script type="application/json">(.*?)</script>',
+        path.read_text("utf-8"),
+        flags=re.DOTALL,
+    )
+    drawings = [a["aria-label"] for t, a in page.tags if t == "svg" and a.get("role") == "img"]
+    assert [json.loads(spec)["description"] for spec in live] == drawings
+
+
+def test_headings_descend_by_one_and_landmarks_are_there(written):
+    _, page, _ = written
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert {"main", "header"} <= {tag for tag, _ in page.tags}
 
 
 def test_ids_are_unique(written):
@@ -109,7 +142,7 @@ def test_the_twin_has_the_same_sections_and_its_pictures_exist(written):
     sections = re.findall(r"^## (.*)$", twin, flags=re.MULTILINE)
     assert sections == page.headings[5:]
     linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", twin)
-    assert len(linked) == 9
+    assert len(linked) == 14
     for name in linked:
         assert (path.parent / name).read_bytes().startswith(b"\x89PNG")
 
@@ -124,7 +157,8 @@ def test_hostile_names_and_reasons_stay_text(tmp_path):
     bench = msgspec.structs.replace(bench, latencies=tuple(runs))
     path = report(bundle, verify=verify, bench=bench, output=tmp_path / "r.html")
     page = Outline(path.read_text("utf-8"))
-    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert [a for tag, a in page.tags if tag == "script" and a != JSON] == [{}, {}]
+    assert "<script>alert" not in path.read_text("utf-8")
     assert page.headings[0] == EVIL
     assert "<script" not in path.with_suffix(".md").read_text("utf-8")
 
@@ -194,10 +228,10 @@ def test_code_in_markdown_is_fenced_by_more_backticks_than_it_holds(line):
     assert fence not in line
 
 
-def test_importing_the_report_loads_neither_matplotlib_nor_torch_nor_onnx():
+def test_importing_the_report_loads_neither_altair_nor_torch_nor_onnx():
     code = (
         "import sys, tiedexport.report, tiedexport.report.html, tiedexport.report.content;"
-        "print([m for m in ('matplotlib', 'torch', 'onnx', 'rich') if m in sys.modules])"
+        "print([m for m in ('altair', 'PIL', 'torch', 'onnx', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

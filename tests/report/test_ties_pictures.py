@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
-
 import handmade_ties
 import pytest
+from chart_data import values
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.colors import same_color
-from matplotlib.patches import FancyBboxPatch
 
-from tiedexport.report import pictures, tie_pictures, tie_tables
+from tiedexport.report import bytes_charts, charts, tie_pictures, tie_tables
+from tiedexport.report.tie_pictures import COPY, ORIGINAL
 
 LONG = "model.decoder.layers.11.self_attention.output_projection.weight.transposed_by_the_exporter"
 AUDITS = {
@@ -24,7 +22,7 @@ AUDITS = {
 def drawn(result):
     """The first tie of the first stage that has one."""
     stage = next(stage for stage in result.stages if stage.ties)
-    return tie_pictures.tie_chart(stage, stage.ties[0], tie_tables.short_names(result))
+    return tie_pictures.tie_chart(stage, stage.ties[0], tie_tables.short_names(result), "a tie")
 
 
 def of_copies(*copies):
@@ -32,31 +30,23 @@ def of_copies(*copies):
     return drawn(handmade_ties.audit(stage))
 
 
-def texts(figure) -> list[str]:
-    root = ET.fromstring(pictures.svg(figure, "x"))
-    return ["".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")]
+def rows(spec, field):
+    """The data of the first layer that has such a field."""
+    found = (values(spec, layer) for layer in range(len(spec["layer"])))
+    return next(data for data in found if data and field in data[0])
 
 
-def boxes(figure, colour):
-    patches = figure.axes[0].patches
-    found = [patch for patch in patches if isinstance(patch, FancyBboxPatch)]
-    return [patch for patch in found if same_color(patch.get_edgecolor(), colour)]
+def texts(spec) -> list[str]:
+    return [row["words"] for row in rows(spec, "words")]
 
 
-@pytest.mark.parametrize("name", AUDITS)
-@pytest.mark.parametrize("chart", [tie_pictures.stage_chart, drawn], ids=["stages", "tie"])
-def test_a_picture_takes_its_colours_and_its_size_from_the_page(name, chart):
-    svg = pictures.svg(chart(AUDITS[name]), "x")
-    root = ET.fromstring(svg)
-    assert "width" not in root.attrib
-    assert not any(colour in svg for colour in pictures.CSS_NAMES)
-    assert "var(--series-1)" in svg or "var(--series-2)" in svg
-    assert svg == pictures.svg(chart(AUDITS[name]), "x")
+def boxes(spec, colour):
+    return [row for row in rows(spec, "x2") if row["colour"] == colour]
 
 
 def test_a_lost_tie_shows_each_copy_with_form_size_place_and_readers():
-    figure = drawn(AUDITS["untied"])
-    shown = texts(figure)
+    spec = drawn(AUDITS["untied"])
+    shown = texts(spec)
     for text in (
         "layers.0.weight: 2 copies, 1.17 MiB needed, 2.34 MiB stored",
         "layers.0.weight",
@@ -71,16 +61,17 @@ def test_a_lost_tie_shows_each_copy_with_form_size_place_and_readers():
         "node_matmul_0 (MatMul) input 1",
     ):
         assert text in shown
-    assert len(boxes(figure, tie_pictures.ORIGINAL)) == 2  # the stored tensor and its form
-    assert len(boxes(figure, tie_pictures.COPY)) == 2
-    assert len(boxes(figure, pictures.MUTED)) == 2
+        assert text in charts.svg(spec, "x")
+    assert len(boxes(spec, ORIGINAL)) == 2  # the stored tensor and its form
+    assert len(boxes(spec, COPY)) == 2
+    assert len(boxes(spec, charts.MUTED)) == 2
 
 
 def test_a_tie_that_holds_shows_one_copy_and_two_readers():
-    figure = drawn(AUDITS["healthy"])
-    assert "one copy" in texts(figure)
-    assert boxes(figure, tie_pictures.COPY) == []
-    assert len(boxes(figure, pictures.MUTED)) == 2
+    spec = drawn(AUDITS["healthy"])
+    assert "one copy" in texts(spec)
+    assert boxes(spec, COPY) == []
+    assert len(boxes(spec, charts.MUTED)) == 2
 
 
 def test_many_copies_and_readers_are_counted_instead_of_drawn():
@@ -96,52 +87,50 @@ def test_many_copies_and_readers_are_counted_instead_of_drawn():
 
 @pytest.mark.parametrize("form", ["original", "cast and transposed", f"permuted ({LONG})"])
 def test_no_text_leaves_its_box(form):
+    """A character is about 6.6 pixels wide on average, at this size in any usual font."""
     copy = handmade_ties.copy(
         LONG, f"{LONG}.onnx", form=form, shape=(4096, 11008, 16, 16), uses=(LONG,), scope=LONG
     )
-    twin = handmade_ties.copy("W", "b.onnx")
-    figure = of_copies(twin, copy)
-    (axes,) = figure.axes
-    figure.draw_without_rendering()
-    frames = [p.get_window_extent() for p in axes.patches if isinstance(p, FancyBboxPatch)]
-    inside = [text.get_window_extent() for text in axes.texts[2:]]
-    assert len(inside) == 2 * 4 + 1
-    for extent in inside:
+    spec = of_copies(handmade_ties.copy("W", "b.onnx"), copy)
+    frames = rows(spec, "x2")
+    inside = rows(spec, "words")[2:]
+    assert len(inside) >= 2 * 4 + 1
+    for text in inside:
+        width = 6.6 * len(text["words"])
+        left = text["x"] - width / 2 if text["kind"] == "centred" else text["x"]
         assert any(
-            frame.x0 <= extent.x0 and extent.x1 <= frame.x1 and frame.y0 <= extent.y0 <= frame.y1
+            frame["x"] <= left
+            and left + width <= frame["x2"]
+            and frame["y"] < text["y"] < frame["y2"]
             for frame in frames
-        )
-    page = figure.get_window_extent()
-    assert all(text.get_window_extent().x1 <= page.x1 for text in axes.texts)
+        ), text
+    assert all(frame["x2"] <= tie_pictures.WIDTH for frame in frames)
 
 
 def test_bars_show_needed_and_stored_bytes_of_every_stage_that_ran():
-    figure = tie_pictures.stage_chart(AUDITS["healthy"])
-    widths = sorted(bar.get_width() for bar in figure.axes[0].patches)
+    bars = bytes_charts.stage_bars(AUDITS["healthy"])
     ran = [stage for stage in AUDITS["healthy"].stages if stage.status != "not run"]
-    assert widths == sorted(b for s in ran for b in (s.needed_bytes, s.stored_bytes))
-    shown = texts(figure)
-    assert "2.35 MiB stored: 1.993 ×" in shown
+    assert [(b.needed_bytes, b.stored_bytes) for b in bars] == [
+        (stage.needed_bytes, stage.stored_bytes) for stage in ran
+    ]
+    shown = charts.svg(bytes_charts.bytes_chart(bars), "x")
+    assert "2.35 MiB: 1.993 ×" in shown
     assert "process memory: fp32" in shown
-    assert not any("device memory" in text for text in shown)
+    assert "device memory" not in shown
 
 
 def test_bars_of_copies_have_another_colour():
-    colours = [
-        bar.get_facecolor() for bar in tie_pictures.stage_chart(AUDITS["untied"]).axes[0].patches
-    ]
-    assert same_color(colours[0], tie_pictures.COPY)
+    assert bytes_charts.stage_bars(AUDITS["untied"])[0].colour == COPY
 
 
 def test_there_are_no_bars_where_nothing_was_measured():
-    assert (
-        tie_pictures.stage_chart(handmade_ties.audit(handmade_ties.not_run("checkpoint"))) is None
-    )
+    idle = handmade_ties.audit(handmade_ties.not_run("checkpoint"))
+    assert bytes_charts.stage_bars(idle) == []
 
 
 @given(st.text(max_size=60), st.integers(3, 40))
 def test_a_shortened_text_keeps_both_ends_and_its_limit(text, most):
-    short = tie_pictures.shortened(text, most)
+    short = tie_tables.shortened(text, most)
     assert len(short) <= most
     if len(text) > most:
         front, back = short.split("…", 1) if "…" not in text else (short[:1], short[-1:])

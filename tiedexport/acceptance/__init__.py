@@ -62,7 +62,7 @@ def acceptance(
     iterations: int = Settings.iterations,
     progress: Progress | None = None,
 ) -> AcceptanceResult:
-    """Run every section, and write `acceptance.json`, `.md` and, with matplotlib, plots.
+    """Run every section, and write `acceptance.json`, `.md` and, with altair, plots.
 
     Args:
         bundle: the model to accept with; its engines are built anew in copies of it. By default a

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tiedexport.report import markdown, origin_tables, pictures, tables
+from tiedexport.report import markdown, origin_tables, speed_charts, tables
 from tiedexport.report.page import Answer, Block, Chart, Page, Reasons
 from tiedexport.report.page import Section as Part
 from tiedexport.report.tables import Table
@@ -22,7 +22,7 @@ _NO_DEVICE = "no GPU"
 
 
 def write(result: AcceptanceResult, path: Path) -> None:
-    """Write the page, and plots into the folder `<stem>-pictures` where matplotlib is installed."""
+    """Write the page, and plots into the folder `<stem>-pictures` where altair is installed."""
     markdown.write(page(result), path)
 
 
@@ -92,12 +92,11 @@ def _reasons(section: Section) -> list[tuple[str, str, str]]:
 def _blocks(section: Section, result: AcceptanceResult) -> list[Block]:
     blocks: list[Block] = list(_tables(section, result))
     measured = _measured(section, result)
-    if find_spec("matplotlib") is not None:
+    if find_spec("altair") is not None:
         for stage in dict.fromkeys(row.stage for row in section.latencies):
-            figure = pictures.latency_chart(measured, stage)
-            if figure is not None:
-                alt = f"Latency on the device of the {stage} by batch size"
-                blocks.append(Chart(f"latency-{stage}", alt, figure, wide=True))
+            drawn = speed_charts.latency_chart(measured, stage)
+            if drawn is not None:
+                blocks.append(Chart(f"latency-{stage}", drawn, wide=True))
     reasons = _reasons(section)
     if reasons:
         blocks.append(Reasons(tuple(reasons)))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from tiedexport import atomic
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.report.images import as_images, require_matplotlib
+from tiedexport.report.charts import require_altair
+from tiedexport.report.images import as_images
 from tiedexport.report.pictures import reconstruction_grid, training_curves
 
 if TYPE_CHECKING:
     from tiedexport.report.page import Page
     from tiedexport.results import BenchResult, TrainResult, VerifyResult
+    from tiedexport.results.observation import Observation
     from tiedexport.results.ties import AuditResult
 
 __all__ = ["as_images", "audit_report", "reconstruction_grid", "report", "training_curves"]
@@ -25,6 +27,8 @@ def report(
     bench: BenchResult | None = None,
     train: TrainResult | None = None,
     audit: AuditResult | None = None,
+    observation: Observation | str | None = None,
+    advice: str = "",
     output: Path,
 ) -> Path:
     """Write a self-contained HTML report, and its Markdown twin with PNGs beside it.
@@ -36,21 +40,25 @@ def report(
         train: by default what the bundle itself records of its training.
         audit: copies of each tied weight at every stage; without it, the tie is judged by the
             bytes of the bundle's files alone.
+        observation: of `tiedexport.observation.observe`, or why there is none.
+        advice: what to deploy, in a sentence, as `tiedexport.advice.advise` says.
         output: the HTML file; the twin has the suffix `.md`, its pictures `<stem>-pictures/`.
 
     Returns:
         The path of the HTML file.
 
     Raises:
-        MissingRuntimeError: matplotlib is not installed.
+        MissingRuntimeError: what draws is not installed.
         BundleError: the bundle is damaged.
     """
-    require_matplotlib()
+    require_altair()
     from tiedexport.report import content
 
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     training = train.record if train is not None else opened.manifest.training
-    return _write(content.page(opened, verify, bench, training, audit), Path(output))
+    seen = content.NOT_OBSERVED if observation is None else observation
+    found = content.Found(verify, bench, training, audit, seen, advice)
+    return _write(content.page(opened, found), Path(output))
 
 
 def audit_report(result: AuditResult, output: Path) -> Path:
@@ -64,9 +72,9 @@ def audit_report(result: AuditResult, output: Path) -> Path:
         The path of the HTML file.
 
     Raises:
-        MissingRuntimeError: matplotlib is not installed.
+        MissingRuntimeError: what draws is not installed.
     """
-    require_matplotlib()
+    require_altair()
     from tiedexport.report import ties_section
 
     return _write(ties_section.page(result), Path(output))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from functools import singledispatch
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from tiedexport.report import pictures
+from tiedexport.report import charts
 from tiedexport.report.page import Chart, Commands, Fold, Reasons, Strip
 from tiedexport.report.tables import Table
 
 if TYPE_CHECKING:
     from tiedexport.report.page import Answer, Page, Section
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Tells the browser to load nothing, from nowhere."""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}"
+"""Tells the browser to load nothing, from nowhere, and to run the two scripts of the page only."""
 
 _SYMBOLS = {"passed": "✓", "failed": "✗", "not run": "–"}
 
@@ -39,21 +40,50 @@ def tag(name: str, *children: str, **attributes: str) -> Html:
 
 
 def document(page: Page) -> str:
-    """The page with its style and pictures inside; it asks the network for nothing."""
-    style = (files("tiedexport.report") / "style.css").read_text("utf-8")
+    """The page with its style, scripts and pictures inside; it asks the network for nothing.
+
+    Every chart is there as a still drawing, which a script replaces with a live one: without
+    scripts, and in print, nothing is missing.
+    """
+    here = files("tiedexport.report")
+    style = (here / "style.css").read_text("utf-8")
+    main = tag(
+        "main",
+        tag("header", tag("h1", page.title), tag("p", page.subtitle)),
+        *_advice(page.advice),
+        tag("ul", *map(_answer, page.answers), class_=_answers_class(page)),
+        *map(_section, page.sections),
+    )
+    scripts: list[str] = []
+    if 'class="live"' in main:
+        start = (here / "charts.js").read_text("utf-8")
+        scripts = [charts.library(), f"const config = {charts.live_config()};\n{start}"]
+    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
+    policy = escape(_POLICY.format(scripts=allowed))
     head = tag(
         "head",
         Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Html('<meta name="color-scheme" content="light dark">'),
         tag("title", f"{page.title}: tiedexport report"),
         tag("style", Html(style)),
     )
-    header = tag("header", tag("h1", page.title), tag("p", page.subtitle))
-    answers = tag("ul", *map(_answer, page.answers), class_="answers")
-    main = tag("main", header, answers, *map(_section, page.sections))
-    return f"<!doctype html>\n{tag('html', head, tag('body', main), lang='en')}\n"
+    body = tag("body", main, *(tag("script", Html(script)) for script in scripts))
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _advice(advice: str) -> tuple[Html, ...]:
+    return (tag("p", tag("strong", "What to deploy: "), advice, class_="advice"),) * bool(advice)
+
+
+def _answers_class(page: Page) -> str:
+    """Answers with pictures have a column each of the first screen."""
+    return "answers pictured" if any(answer.blocks for answer in page.answers) else "answers"
 
 
 def _answer(answer: Answer) -> Html:
@@ -64,6 +94,7 @@ def _answer(answer: Answer) -> Html:
         tag("h2", answer.question),
         tag("p", *mark, answer.figure, class_="figure"),
         tag("p", answer.detail),
+        *map(_block, answer.blocks),
         class_=answer.mark.replace(" ", "-"),
     )
 
@@ -99,15 +130,22 @@ def _table(table: Table) -> Html:
     head = tag("thead", cells("th", table.headers, scope="col"))
     inner = tag("table", *caption, head, tag("tbody", *rows))
     width = "wide broad" if table.wide else "wide"
-    return tag("div", inner, class_=width, tabindex="0", role="region", aria_label="table")
+    return tag(
+        "div", inner, class_=width, tabindex="0", role="region", aria_label=table.title or "table"
+    )
 
 
 @_block.register(Chart)
 def _chart(chart: Chart) -> Html:
-    drawing = pictures.svg(chart.figure, chart.name)
-    opening = f'<svg class="chart" role="img" aria-label="{escape(chart.alt)}"'
-    role = "chart broad" if chart.wide else "chart"
-    return tag("figure", Html(drawing.replace("<svg", opening, 1)), class_=role)
+    opening = f'<svg role="img" aria-label="{escape(chart.alt)}"'
+    still = charts.svg(chart.spec, chart.name).replace("<svg", opening, 1)
+    spec = Html(charts.live(chart.spec))
+    return tag(
+        "figure",
+        tag("div", Html(still), class_="live"),
+        tag("script", spec, type="application/json"),
+        class_="chart broad" if chart.wide else "chart",
+    )
 
 
 @_block.register(Strip)
@@ -140,4 +178,4 @@ def _commands(commands: Commands) -> Html:
 
 @_block.register(Fold)
 def _fold(fold: Fold) -> Html:
-    return tag("details", tag("summary", fold.summary), _table(fold.table))
+    return tag("details", tag("summary", fold.summary), *map(_block, fold.blocks))

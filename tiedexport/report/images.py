@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.errors import ArrayError, MissingRuntimeError
+from tiedexport.errors import ArrayError
+from tiedexport.report.charts import SERIES, require_altair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiedexport.results import Reconstruction
+
+
+_TOO_DARK, _TOO_BRIGHT = (
+    np.frombuffer(bytes.fromhex(colour[1:]), np.uint8).astype(np.float32) / 255
+    for colour in SERIES[:2]
+)
+"""Red, green and blue of the ends of a difference, [3]."""
 
 
 def as_images(array: np.ndarray, sample_shape: Sequence[int]) -> np.ndarray:
@@ -63,36 +71,37 @@ def mosaic(images: np.ndarray, gap: float = np.nan) -> np.ndarray:
     return np.concatenate(list(apart), axis=1)[:, :-1]
 
 
-def png(pixels: np.ndarray, colours: str = "gray") -> bytes:
-    """Pixels in [0, 1] as PNG bytes: [height, width] through a colour map, or [height, width, 3].
+def strip(shown: np.ndarray) -> bytes:
+    """Images side by side as PNG bytes; arguments as of `mosaic`."""
+    return png(mosaic(shown))
 
-    NaN is transparent.
+
+def difference_strip(difference: np.ndarray, amplified: float) -> bytes:
+    """Signed differences side by side as PNG bytes: too dark in blue, too bright in orange.
+
+    Args:
+        difference: [n, height, width], or [n, height, width, 3], whose colours are averaged.
+        amplified: factor; what is then beyond ±1 has the full colour.
+    """
+    grey = difference.mean(axis=3) if difference.ndim == 4 else difference
+    scaled = np.clip(mosaic(grey) * np.float32(amplified), -1, 1)[..., np.newaxis]
+    end = np.where(scaled < 0, _TOO_DARK, _TOO_BRIGHT)
+    return png(1 + np.abs(scaled) * (end - 1))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels in [0, 1] as PNG bytes: [height, width] or [height, width, 3]; NaN is transparent.
 
     Raises:
-        MissingRuntimeError: matplotlib is not installed.
+        MissingRuntimeError: what draws is not installed.
     """
-    require_matplotlib()
-    from matplotlib import colormaps, image
+    require_altair()
+    from PIL import Image
 
-    if pixels.ndim == 2:
-        rgba = colormaps[colours](pixels)
-    else:
-        rgba = np.concatenate([pixels, np.ones((*pixels.shape[:2], 1))], axis=2)
-    rgba[np.isnan(pixels.reshape(*pixels.shape[:2], -1)).any(axis=2)] = 0
-    buffer, no_version = io.BytesIO(), {"Software": None}
-    image.imsave(buffer, rgba, format="png", metadata=cast("Any", no_version))
+    unseen = np.isnan(pixels.reshape(*pixels.shape[:2], -1)).any(axis=2)
+    levels = np.round(np.nan_to_num(pixels).clip(0, 1) * 255).astype(np.uint8)
+    colours = levels if levels.ndim == 3 else np.repeat(levels[..., np.newaxis], 3, axis=2)
+    opacity = np.where(unseen, 0, 255).astype(np.uint8)[..., np.newaxis]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate([colours, opacity], axis=2)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def require_matplotlib() -> None:
-    """Import matplotlib, or say how to install it.
-
-    Raises:
-        MissingRuntimeError: it is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingRuntimeError(
-            "pictures need matplotlib", got=str(error), hint="pip install 'tiedexport[report]'"
-        ) from error

@@ -7,26 +7,32 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from tiedexport.report import tables
-from tiedexport.report.page import Fold
+from tiedexport.report import numbers_charts, tables
+from tiedexport.report.page import Chart, Fold
 from tiedexport.report.tables import Table, contender, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tiedexport.report.page import Block
     from tiedexport.results import Comparison, VerifyResult
+    from tiedexport.spec import Precision
 
 _COLUMNS = 4
 
 
 def layer_tables(result: VerifyResult) -> Iterator[Table]:
     """Errors in units of their bounds by layer and runner, a few runners to a table."""
-    ran = [row for row in result.layers if row.layer]
-    for stage, precision in dict.fromkeys((row.stage, row.precision) for row in ran):
-        here = [row for row in ran if (row.stage, row.precision) == (stage, precision)]
-        runners = list(dict.fromkeys(map(_runner, here)))
-        for first in range(0, len(runners), _COLUMNS):
-            yield _table(f"{stage} {precision}", here, runners[first : first + _COLUMNS])
+    for rows in _by_stage(result).values():
+        yield from _tables(rows)
+
+
+def _tables(rows: Sequence[Comparison]) -> Iterator[Table]:
+    """Of one stage and precision."""
+    runners = list(dict.fromkeys(map(_runner, rows)))
+    for first in range(0, len(runners), _COLUMNS):
+        title = f"{rows[0].stage} {rows[0].precision}"
+        yield _table(title, rows, runners[first : first + _COLUMNS])
 
 
 def _table(title: str, rows: Sequence[Comparison], runners: Sequence[str]) -> Table:
@@ -56,8 +62,23 @@ def _error(row: Comparison | None) -> str:
 
 
 def folds(result: VerifyResult) -> list[Fold]:
-    """The tables for a page, each under its title."""
-    return [Fold(t.title, replace(t, title="")) for t in layer_tables(result)]
+    """A heat map of each stage and precision, and its tables, under a title each."""
+    found = []
+    for (stage, precision), rows in _by_stage(result).items():
+        drawn = numbers_charts.layer_map(rows)
+        blocks: list[Block] = [Chart(f"layers-{stage}-{precision}", drawn)] if drawn else []
+        title = f"{stage} {precision}: error of each layer in units of its bound"
+        blocks += [replace(table, title="") for table in _tables(rows)]
+        found.append(Fold(title, tuple(blocks)))
+    return found
+
+
+def _by_stage(result: VerifyResult) -> dict[tuple[str, Precision | None], list[Comparison]]:
+    groups: dict[tuple[str, Precision | None], list[Comparison]] = {}
+    for row in result.layers:
+        if row.layer:
+            groups.setdefault((row.stage, row.precision), []).append(row)
+    return groups
 
 
 def reasons(result: VerifyResult) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tiedexport import atomic
-from tiedexport.report import pictures
+from tiedexport.report import charts
 from tiedexport.report.page import Chart, Commands, Fold, Reasons, Strip
 from tiedexport.report.tables import Table
 
@@ -27,6 +27,9 @@ def write(page: Page, path: Path) -> None:
         first_number=3,
     )
     parts = [f"# {text(page.title)}", text(page.subtitle), _block(answers, folder)]
+    parts += [f"**What to deploy:** {text(page.advice)}"] if page.advice else []
+    for answer in page.answers:
+        parts += [_block(block, folder) for block in answer.blocks]
     for section in page.sections:
         parts += [f"## {text(section.title)}", text(section.text)]
         parts += [_block(block, folder) for block in section.blocks]
@@ -56,7 +59,7 @@ def _table(table: Table, folder: Path) -> str:
 
 @_block.register(Chart)
 def _chart(chart: Chart, folder: Path) -> str:
-    return _image(folder, chart.name, chart.alt, pictures.png(chart.figure))
+    return _image(folder, chart.name, chart.alt, charts.png(chart.spec))
 
 
 @_block.register(Strip)
@@ -89,4 +92,5 @@ def _commands(commands: Commands, folder: Path) -> str:
 @_block.register(Fold)
 def _fold(fold: Fold, folder: Path) -> str:
     summary = f"<details><summary>{text(fold.summary)}</summary>"
-    return f"{summary}\n\n{_table(fold.table, folder)}\n\n</details>"
+    inner = "\n\n".join(_block(block, folder) for block in fold.blocks)
+    return f"{summary}\n\n{inner}\n\n</details>"

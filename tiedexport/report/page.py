@@ -6,32 +6,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from tiedexport.report.charts import Spec
     from tiedexport.report.tables import Table
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question of the first screen, answered by one figure; `mark` as in `Table.marks`."""
+    """A question of the first screen, answered by one figure; `mark` as in `Table.marks`.
+
+    `blocks` are pictures that show the answer.
+    """
 
     question: str
     figure: str
     detail: str
     mark: str = ""
+    blocks: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn figure; `name` is unique in the report, `alt` says what it shows.
-
-    A wide one has a row of the page to itself.
-    """
+    """A chart; `name` is unique in the report. A wide one has a row of the page to itself."""
 
     name: str
-    alt: str
-    figure: Figure
+    spec: Spec
     wide: bool = False
+
+    @property
+    def alt(self) -> str:
+        """What it shows, in words."""
+        return str(self.spec["description"])
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ class Commands:
 
 @dataclass(frozen=True)
 class Fold:
-    """A table that a reader may want, but not first."""
+    """What a reader may want, but not first."""
 
     summary: str
-    table: Table
+    blocks: tuple[Block, ...]
 
 
 Block: TypeAlias = "Table | Chart | Strip | Reasons | Commands | Fold"
@@ -80,9 +84,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report."""
+    """A whole report; `advice` is its conclusion in a sentence, if it has one."""
 
     title: str
     subtitle: str
     answers: tuple[Answer, ...]
     sections: tuple[Section, ...]
+    advice: str = ""

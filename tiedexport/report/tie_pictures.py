@@ -1,95 +1,115 @@
-"""Pictures of a tie: where its copies lie and what reads them, and what each stage stores."""
+"""Pictures of a tie: where its copies lie, how each follows from the first, what reads them."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from tiedexport.report import tie_tables
-from tiedexport.report.pictures import GRID, INK, MUTED, SERIES, canvas
+from tiedexport.report.charts import INK, MUTED, SERIES, finished, require_altair
 from tiedexport.report.tables import size
+from tiedexport.report.tie_tables import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from tiedexport.results.ties import AuditResult, Stage, StoredCopy, TiedWeight
+    from tiedexport.report.charts import Spec
+    from tiedexport.results.ties import Stage, StoredCopy, TiedWeight
 
 ORIGINAL, COPY = SERIES[0], SERIES[1]
 
-_WIDTH, _BOX, _PILL, _READERS = 7.6, 2.75, 3.5, 4.25
-"""Inches: the whole, the right edge of the boxes, the pills' centre, the readers' left edge."""
+WIDTH, _BOX, _PILL, _READERS = 760, 275, 350, 425
+"""Pixels: the whole, the right edge of the boxes, the pills' centre, the readers' left edge."""
 
-_BOX_HEIGHT, _READER_HEIGHT, _PITCH, _GAP = 0.64, 0.28, 0.36, 0.2
+_BOX_HEIGHT, _READER_HEIGHT, _PITCH, _GAP = 64, 28, 36, 20
 _COPIES_SHOWN, _READERS_SHOWN = 6, 5
+_CURVE_STEPS = 16
 
 
-def stage_chart(result: AuditResult) -> Figure | None:
-    """Bytes stored against bytes needed, a pair of bars a stage; None where none was measured."""
-    stages = [stage for stage in result.stages if stage.needed_bytes and stage.status != "not run"]
-    if not stages:
-        return None
-    longest = max(max(stage.stored_bytes, stage.needed_bytes) for stage in stages)
-    with canvas(0.3 + 0.66 * len(stages)) as (figure, (axes,)):
-        for row, stage in enumerate(stages):
-            _bars(axes, row, stage)
-        axes.set_xlim(0, 1.75 * longest)
-        axes.set_ylim(len(stages) - 0.6, -0.6)
-        axes.set_axis_off()
-    return figure
+@dataclass
+class _Drawing:
+    """Boxes, curves and texts in pixels from the top left, until they become a chart."""
+
+    boxes: list[dict[str, Any]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[dict[str, Any]] = field(default_factory=list)
+
+    def box(self, left: float, middle: float, width: float, height: float, colour: str) -> None:
+        """A rounded frame in a colour, with a hint of it inside."""
+        edges = {"x": left, "x2": left + width, "y": middle - height / 2, "y2": middle + height / 2}
+        self.boxes.append({**edges, "colour": colour})
+
+    def text(self, x: float, y: float, words: str, colour: str = INK, kind: str = "plain") -> None:
+        """Words that begin at x, or are centred there."""
+        self.texts.append({"x": x, "y": y, "words": words, "colour": colour, "kind": kind})
+
+    def curve(
+        self, start: tuple[float, float], end: tuple[float, float], colour: str, *, head: bool
+    ) -> None:
+        """A line that leaves and arrives level."""
+        curve = len(self.points)
+        for step in range(_CURVE_STEPS + 1):
+            t = step / _CURVE_STEPS
+            x = start[0] + t * (end[0] - start[0])
+            y = start[1] + t * t * (3 - 2 * t) * (end[1] - start[1])
+            self.points.append({"x": x, "y": y, "colour": colour, "curve": curve, "step": step})
+        if head:
+            self.heads.append({"x": end[0] - 3, "y": end[1], "colour": colour})
+
+    def chart(self, height: float) -> Any:
+        """Everything that was drawn."""
+        import altair as alt
+
+        def layer(rows: list[dict[str, Any]]) -> alt.Chart:
+            x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, WIDTH], nice=False))
+            y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[height, 0], nice=False))
+            colour = alt.Color("colour:N", scale=None)
+            return alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=colour)
+
+        frame = layer(self.boxes).encode(x2="x2:Q", y2="y2:Q")
+        texts = layer(self.texts).encode(text="words:N")
+        of_kind = {
+            kind: texts.transform_filter(alt.datum.kind == kind)
+            for kind in ("plain", "bold", "centred")
+        }
+        return alt.layer(
+            frame.mark_rect(cornerRadius=6, opacity=0.1),
+            frame.mark_rect(cornerRadius=6, filled=False, strokeWidth=1),
+            layer(self.points).mark_line(strokeWidth=1.2).encode(detail="curve:N", order="step:Q"),
+            layer(self.heads).mark_point(shape="triangle-right", size=40, filled=True, opacity=1),
+            of_kind["plain"].mark_text(align="left", fontSize=11.5),
+            of_kind["bold"].mark_text(align="left", fontSize=12, fontWeight="bold"),
+            of_kind["centred"].mark_text(fontSize=11.5),
+        ).properties(width=WIDTH, height=height)
 
 
-def _bars(axes: Axes, row: int, stage: Stage) -> None:
-    colour = {"copies": COPY, "not proven": MUTED}.get(stage.status, ORIGINAL)
-    times = f"{tie_tables.ratio(stage):.3f} ×"
-    label = ": ".join(filter(None, (stage.name, stage.subject)))  # pale bars: for comparison
-    axes.text(0, row - 0.32, shortened(label, 66), color=MUTED, fontsize=8.5)
-    for y, length, fill, text in (
-        (row - 0.13, stage.stored_bytes, colour, f"{size(stage.stored_bytes)} stored: {times}"),
-        (row + 0.14, stage.needed_bytes, GRID, f"{size(stage.needed_bytes)} needed"),
-    ):
-        axes.barh(y, length, 0.24, color=fill, alpha=1.0 if stage.counts else 0.5)
-        axes.annotate(
-            text,
-            (length, y),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-        )
-
-
-def tie_chart(stage: Stage, tie: TiedWeight, files: dict[str, str]) -> Figure:
+def tie_chart(stage: Stage, tie: TiedWeight, files: dict[str, str], alt_text: str) -> Spec:
     """Stored copies on the left, how each follows from the original, and its readers right.
 
     Args:
         stage: where the tie was found.
         tie: the weight to draw.
         files: how to call each file, as `tie_tables.short_names` says.
+        alt_text: what it shows, in words.
     """
+    require_altair()
     shown = tie.copies[:_COPIES_SHOWN]
     heights = [_row_height(len(_readers(copy, files))) for copy in shown]
     more = len(tie.copies) - len(shown)
-    height = 0.55 + sum(heights) + _GAP * len(heights) + (0.2 if more else 0)
-    with canvas(height, width=_WIDTH) as (figure, (axes,)):
-        axes.set_axis_off()
-        axes.set_xlim(-0.03, _WIDTH + 0.03)
-        axes.set_ylim(height, 0)
-        heading = f"{shortened(tie.name, 44)}: {tie_tables.totals(tie)}"
-        axes.text(0, 0.12, heading, fontsize=9.5, fontweight="bold", va="center")
-        where = shortened(tie_tables.label(stage), 96)
-        axes.text(0, 0.34, where, fontsize=8.5, color=MUTED, va="center")
-        top = 0.55
-        for copy, row_height in zip(shown, heights, strict=True):
-            form = copy.form if len(tie.copies) > 1 else "one copy"
-            _draw_copy(axes, copy, form, files, top + row_height / 2)
-            top += row_height + _GAP
-        if more:
-            note = f"and {tie_tables.count(more, 'more copy', 'more copies')}"
-            axes.text(0, top, note, fontsize=8.5, color=MUTED, va="center")
-    return figure
+    height = 55 + sum(heights) + _GAP * len(heights) + (20 if more else 0)
+    drawing = _Drawing()
+    drawing.text(0, 12, f"{shortened(tie.name, 44)}: {tie_tables.totals(tie)}", kind="bold")
+    drawing.text(0, 34, shortened(tie_tables.label(stage), 96), MUTED)
+    top = 55.0
+    for copy, row_height in zip(shown, heights, strict=True):
+        form = copy.form if len(tie.copies) > 1 else "one copy"
+        _draw_copy(drawing, copy, form, files, top + row_height / 2)
+        top += row_height + _GAP
+    if more:
+        drawing.text(0, top, f"and {tie_tables.count(more, 'more copy', 'more copies')}", MUTED)
+    return finished(drawing.chart(height), alt_text)
 
 
 def _row_height(readers: int) -> float:
@@ -104,85 +124,32 @@ def _readers(copy: StoredCopy, files: dict[str, str]) -> list[str]:
 
 
 def _draw_copy(
-    axes: Axes, copy: StoredCopy, form: str, files: dict[str, str], middle: float
+    drawing: _Drawing, copy: StoredCopy, form: str, files: dict[str, str], middle: float
 ) -> None:
     """One stored copy in a row around `middle`: box, pill, readers."""
     colour = ORIGINAL if copy.form == "original" else COPY
-    _box(axes, 0, middle, _BOX, _BOX_HEIGHT, colour)
+    drawing.box(0, middle, _BOX, _BOX_HEIGHT, colour)
     lines = (
-        (shortened(tie_tables.name(copy), 32), "bold", INK),
-        (shortened(f"{tie_tables.kind(copy)}, {size(copy.size_bytes)}", 38), "normal", INK),
-        (shortened(tie_tables.place(copy, files), 38), "normal", MUTED),
+        (shortened(tie_tables.name(copy), 32), INK, "bold"),
+        (shortened(f"{tie_tables.kind(copy)}, {size(copy.size_bytes)}", 38), INK, "plain"),
+        (shortened(tie_tables.place(copy, files), 38), MUTED, "plain"),
     )
-    for line, (text, weight, ink) in enumerate(lines):
-        y = middle + 0.18 * (line - 1)
-        axes.text(0.12, y, text, fontsize=8, fontweight=weight, color=ink, va="center")
+    for line, (text, ink, kind) in enumerate(lines):
+        drawing.text(12, middle + 18 * (line - 1), text, ink, kind)
     words = textwrap.wrap(form, 14, max_lines=2, placeholder=" …")
-    half = 0.09 + 0.034 * max(map(len, words))
-    pill_height = 0.09 + 0.15 * len(words)
-    _curve(axes, (_BOX, middle), (_PILL - half, middle), colour, head=False)
-    _box(axes, _PILL - half, middle, 2 * half, pill_height, colour, round_by=0.09)
-    axes.text(_PILL, middle, "\n".join(words), fontsize=8, color=colour, ha="center", va="center")
-    _draw_readers(axes, _readers(copy, files), (_PILL + half, middle), colour)
+    half = 10 + 3.4 * max(map(len, words))
+    drawing.curve((_BOX, middle), (_PILL - half, middle), colour, head=False)
+    drawing.box(_PILL - half, middle, 2 * half, 9 + 15 * len(words), colour)
+    for line, word in enumerate(words):
+        drawing.text(_PILL, middle + 15 * (line - (len(words) - 1) / 2), word, colour, "centred")
+    _draw_readers(drawing, _readers(copy, files), (_PILL + half, middle), colour)
 
 
 def _draw_readers(
-    axes: Axes, readers: Sequence[str], start: tuple[float, float], colour: str
+    drawing: _Drawing, readers: Sequence[str], start: tuple[float, float], colour: str
 ) -> None:
     for index, reader in enumerate(readers):
         y = start[1] + _PITCH * (index - (len(readers) - 1) / 2)
-        _curve(axes, start, (_READERS, y), colour)
-        _box(axes, _READERS, y, _WIDTH - _READERS, _READER_HEIGHT, MUTED)
-        axes.text(_READERS + 0.1, y, shortened(reader, 48), fontsize=8, va="center")
-
-
-def _box(
-    axes: Axes,
-    left: float,
-    middle: float,
-    width: float,
-    height: float,
-    colour: str,
-    round_by: float = 0.06,
-) -> None:
-    """A rounded frame in a colour, with a hint of it inside, on light and on dark paper."""
-    from matplotlib.colors import to_rgba
-    from matplotlib.patches import FancyBboxPatch
-
-    style = f"round,pad=0,rounding_size={round_by}"
-    corner = (left, middle - height / 2)
-    fill = to_rgba(colour, 0.1)
-    axes.add_patch(
-        FancyBboxPatch(corner, width, height, style, facecolor=fill, edgecolor=colour, linewidth=1)
-    )
-
-
-def _curve(
-    axes: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    colour: str,
-    *,
-    head: bool = True,
-) -> None:
-    """A line that leaves and arrives level."""
-    from matplotlib.patches import FancyArrowPatch
-    from matplotlib.path import Path
-
-    bend = (start[0] + end[0]) / 2
-    path = Path(
-        [start, (bend, start[1]), (bend, end[1]), end],
-        [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4],
-    )
-    style = "-|>,head_length=4,head_width=2" if head else "-"
-    axes.add_patch(
-        FancyArrowPatch(path=path, arrowstyle=style, color=colour, linewidth=1.1, mutation_scale=1)
-    )
-
-
-def shortened(text: str, most: int) -> str:
-    """Text of at most so many characters, its middle left out: both ends tell names apart."""
-    if len(text) <= most:
-        return text
-    front = (most - 1) // 2
-    return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"
+        drawing.curve(start, (_READERS, y), colour, head=True)
+        drawing.box(_READERS, y, WIDTH - _READERS, _READER_HEIGHT, MUTED)
+        drawing.text(_READERS + 10, y, shortened(reader, 48))

@@ -219,3 +219,11 @@ def listed(items: Sequence[str], most: int) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """1 tie, 2 ties."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def shortened(text: str, most: int) -> str:
+    """Text of at most so many characters, its middle left out: both ends tell names apart."""
+    if len(text) <= most:
+        return text
+    front = (most - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"

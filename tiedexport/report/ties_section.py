@@ -6,7 +6,7 @@ import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tiedexport.report import origin_tables, tie_pictures, tie_tables
+from tiedexport.report import bytes_charts, origin_tables, tie_pictures, tie_tables
 from tiedexport.report.page import Answer, Chart, Commands, Fold, Page, Reasons, Section
 from tiedexport.report.tables import size
 
@@ -93,14 +93,8 @@ def _stage_section(result: AuditResult) -> Section:
         "lies there. Rows for comparison, drawn pale, decide nothing."
     )
     blocks: list[Block] = []
-    if (chart := tie_pictures.stage_chart(result)) is not None:
-        alt = "; ".join(
-            f"{tie_tables.label(stage)}: {size(stage.stored_bytes)} stored, "
-            f"{size(stage.needed_bytes)} needed"
-            for stage in result.stages
-            if stage.needed_bytes
-        )
-        blocks.append(Chart("stages", alt, chart))
+    if bars := bytes_charts.stage_bars(result):
+        blocks.append(Chart("stages", bytes_charts.bytes_chart(bars)))
     blocks.append(tie_tables.stages(result))
     if reasons := tie_tables.reasons(result):
         blocks.append(Reasons(tuple(reasons)))
@@ -112,9 +106,9 @@ def _tie_section(result: AuditResult) -> Section:
     drawn = _to_draw(result)
     blocks: list[Block] = []
     for index, (stage, tie) in enumerate(drawn):
-        picture = tie_pictures.tie_chart(stage, tie, files)
-        blocks.append(Chart(f"tie-{index}", _alt(stage, tie, files), picture, wide=True))
-    blocks.append(Fold("Every copy of every tied weight", tie_tables.copies(result)))
+        picture = tie_pictures.tie_chart(stage, tie, files, _alt(stage, tie, files))
+        blocks.append(Chart(f"tie-{index}", picture, wide=True))
+    blocks.append(Fold("Every copy of every tied weight", (tie_tables.copies(result),)))
     every = {tie.name for stage in result.stages if stage.counts for tie in stage.ties}
     shown = len({tie.name for _, tie in drawn})
     text = (

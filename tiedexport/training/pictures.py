@@ -41,7 +41,7 @@ def draw(
         The two PNGs: training curves, and originals above their reconstructions.
 
     Raises:
-        MissingRuntimeError: matplotlib is not installed.
+        MissingRuntimeError: what draws is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     samples = checkpoint.samples[:SHOWN]

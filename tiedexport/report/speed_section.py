@@ -1,0 +1,68 @@
+"""How fast is it? The answer of the first screen, and the section behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tiedexport.report import speed_charts, tables
+from tiedexport.report.page import Answer, Chart, Fold, Reasons, Section
+from tiedexport.report.tables import contender, seconds
+
+if TYPE_CHECKING:
+    from tiedexport.report.page import Block
+    from tiedexport.results import BenchResult
+
+_FIRST_STAGE = "autoencoder"
+
+
+def answer(result: BenchResult) -> Answer:
+    """The fastest at the smallest batch, with latency and throughput drawn."""
+    ran = [row for row in result.latencies if row.median_s is not None]
+    if not ran:
+        return Answer("How fast is it?", "–", "nothing could be measured here", "failed")
+    smallest = min(row.batch for row in ran)
+    fastest = min(
+        (row for row in ran if row.batch == smallest), key=lambda row: row.median_s or 0.0
+    )
+    widest = max(ran, key=lambda row: row.throughput_per_s or 0.0)
+    name, tail_s = tables.tail(fastest)
+    return Answer(
+        "How fast is it?",
+        seconds(fastest.median_s),
+        f"median at batch {smallest}: {contender(fastest)}, {fastest.stage} ({name} "
+        f"{seconds(tail_s)}); at best {tables.number(widest.throughput_per_s, ',.0f')} samples/s, "
+        f"{contender(widest)} at batch {widest.batch}",
+        blocks=tuple(_charts(result, _first_stage(result))),
+    )
+
+
+def _first_stage(result: BenchResult) -> str:
+    stages = [row.stage for row in result.latencies if row.status == "passed"]
+    return _FIRST_STAGE if _FIRST_STAGE in stages else stages[0]
+
+
+def _charts(result: BenchResult, stage: str) -> list[Chart]:
+    drawn = {
+        f"latency-{stage}": speed_charts.latency_chart(result, stage),
+        f"throughput-{stage}": speed_charts.throughput_chart(result, stage),
+    }
+    return [Chart(name, spec) for name, spec in drawn.items() if spec is not None]
+
+
+def section(result: BenchResult) -> Section:
+    """Tables of every stage, charts of those that the first screen does not show, and reasons."""
+    blocks: list[Block] = []
+    stage_tables = tables.latencies(result)
+    for stage in dict.fromkeys(row.stage for row in result.latencies):
+        if stage_tables and stage != _first_stage(result):
+            blocks += _charts(result, stage)
+        blocks += [table for table in stage_tables if table.title.startswith(f"{stage}:")]
+    if reasons := tables.not_run(result.latencies):
+        blocks.append(Reasons(tuple(reasons)))
+    if stage_tables:
+        blocks.append(Fold("Every figure", (tables.latency_details(result),)))
+    text = (
+        "All contenders took turns at each batch size, so that a drift of the machine hit all "
+        "alike. Every timed call counts; arrays were bound once, outside the timed calls."
+    )
+    return Section("The speed", text, tuple(blocks))
