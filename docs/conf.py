@@ -27,6 +27,7 @@ smartquotes = False  # options begin with two hyphens, and are to be copied
 default_role = "code"  # docstrings are written with single backticks
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"  # sessions and bundles are not made by their constructors
 autodoc_typehints_format = "short"
 napoleon_use_rtype = False
 

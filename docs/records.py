@@ -1,7 +1,8 @@
 """The directive `records`: sections on msgspec records, drawn from the records themselves.
 
 Its lines name records; a section is made for each of them and for each that their fields hold, with
-the fields' types as they are in JSON, and with what the docstring says of them.
+the fields' types as they are in JSON, and with what the docstring says of them. With `:untitled:`
+those that it names go without a heading of their own.
 """
 
 from __future__ import annotations
@@ -10,72 +11,74 @@ import inspect
 import json
 import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sphinx.application import Sphinx
 
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _FIELD = re.compile(r"^    (\w[\w, ]*): (.*(?:\n      .*)*)", re.MULTILINE)
-_SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns):$", re.MULTILINE)
+_FIELDS = "\nAttributes:\n"
 
 
 class Records(SphinxDirective):
-    """A section a record."""
+    """What records hold."""
 
     has_content = True
+    option_spec: ClassVar[dict[str, Callable[[str], Any]]] = {"untitled": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """Called by docutils."""
-        names = [name for line in self.content for name in line.split()]
-        for name in names:  # so that a type in a signature leads here
-            anchor = _anchor(name.rpartition(".")[2])
-            self.env.domains.python_domain.note_object(name, "class", anchor)
-        records = [_found(name) for name in names]
-        _, schemas = msgspec.json.schema_components(records, ref_template="{name}")
-        return [self._section(name, schemas[name]) for name in schemas]
+        untitled = "untitled" in self.options
+        records = {}
+        for path in (path for line in self.content for path in line.split()):
+            module, _, name = path.rpartition(".")
+            records[name] = getattr(import_module(module), name)
+            if not untitled:  # a type in a signature leads here
+                self.env.domains.python_domain.note_object(path, "class", _anchor(name))
+        _, schemas = msgspec.json.schema_components(records.values(), ref_template="{name}")
+        made: list[nodes.Node] = []
+        for name, schema in schemas.items():
+            content = self._content(schema, records.get(name))
+            if untitled and name in records:
+                made += content
+            else:
+                title = nodes.title("", "", nodes.literal("", name))
+                made.append(nodes.section("", title, *content, ids=[_anchor(name)]))
+        return made
 
-    def _section(self, name: str, schema: dict[str, Any]) -> nodes.Node:
-        section = nodes.section(ids=[_anchor(name)])
-        section += nodes.title("", "", nodes.literal("", name))
+    def _content(self, schema: dict[str, Any], record: type | None) -> list[nodes.Node]:
         text = inspect.cleandoc(schema.get("description", ""))
-        prose, _, fields = text.partition("\nAttributes:\n")
-        for paragraph in _SECTION.split(prose)[0].strip().split("\n\n"):
-            section += nodes.paragraph("", "", *_inline(paragraph))
+        prose = text.partition(_FIELDS)[0].strip()
+        content: list[nodes.Node] = [
+            nodes.paragraph("", "", *_inline(paragraph)) for paragraph in prose.split("\n\n")
+        ]
         if "enum" in schema:
-            section += nodes.paragraph("", "", nodes.Text("One of "), *_type(schema))
-        if members := schema.get("properties"):
-            meanings = dict(_meanings(fields))
-            section += nodes.definition_list(
-                "",
-                *(
-                    _member(member, of, member in schema["required"], meanings.get(member, ""))
-                    for member, of in members.items()
-                ),
-            )
-            for item in section.findall(nodes.definition_list_item):
-                self.set_source_info(item)
-        return section
-
-
-def _found(name: str) -> Any:
-    module, _, record = name.rpartition(".")
-    return getattr(import_module(module), record)
+            content.append(nodes.paragraph("", "", nodes.Text("One of "), *_type(schema)))
+        members = nodes.definition_list()
+        inherited = [inspect.getdoc(base) or "" for base in inspect.getmro(record or object)]
+        meanings = dict(pair for doc in reversed([text, *inherited]) for pair in _meanings(doc))
+        for name, of in schema.get("properties", {}).items():
+            item = _member(name, of, name in schema["required"], meanings.get(name, ""))
+            self.set_source_info(item)
+            members += item
+        return [*content, members] if members.children else content
 
 
 def _anchor(name: str) -> str:
     return f"record-{nodes.make_id(name)}"
 
 
-def _meanings(fields: str) -> Iterator[tuple[str, str]]:
+def _meanings(doc: str) -> Iterator[tuple[str, str]]:
     """Field → its lines of a docstring's `Attributes`, of which one may be on several fields."""
-    for names, meaning in _FIELD.findall(fields):
+    for names, meaning in _FIELD.findall(doc.partition(_FIELDS)[2]):
         for name in names.split(","):
             yield name.strip(), " ".join(meaning.split())
 
@@ -105,8 +108,9 @@ def _type(schema: dict[str, Any]) -> Iterator[nodes.Node]:
     elif "anyOf" in schema:
         yield from _joined(" or ", schema["anyOf"])
     elif "enum" in schema:
-        words = ", ".join(json.dumps(value) for value in schema["enum"])
-        yield nodes.literal("", words)
+        yield from _joined(" or ", [{"const": value} for value in schema["enum"]])
+    elif "const" in schema:
+        yield nodes.literal("", json.dumps(schema["const"]))
     elif "prefixItems" in schema:
         yield nodes.Text("array of ")
         yield from _joined(", ", schema["prefixItems"])

@@ -50,14 +50,16 @@ class _Html(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.anchors: set[str] = set()
+        self.ids: list[str] = []
+        self.names: set[str] = set()
         self.links: set[str] = set()
         self.loaded: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = {name: value for name, value in attrs if value}
-        self.anchors |= {found[name] for name in ("id", "name") if name in found}
+        self.ids += [found["id"]] if "id" in found else []
+        self.names |= {found["name"]} if "name" in found else set()
         if tag == "a" and "href" in found:
             self.links.add(found["href"])
         elif "href" in found and found.get("rel") != "index":
@@ -88,7 +90,13 @@ def test_every_link_within_the_site_leads_somewhere(site: dict[Path, _Html]) -> 
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             assert target.is_file(), f"{path.name}: {link}"
             if parts.fragment:
-                assert unquote(parts.fragment) in site[target].anchors, f"{path.name}: {link}"
+                places = {*site[target].ids, *site[target].names}
+                assert unquote(parts.fragment) in places, f"{path.name}: {link}"
+
+
+def test_no_place_of_a_page_has_the_name_of_another(site: dict[Path, _Html]) -> None:
+    for path, page in site.items():
+        assert len(page.ids) == len(set(page.ids)), path.name
 
 
 def test_no_page_loads_anything_from_a_network(site: dict[Path, _Html]) -> None:
