@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import torch
 from model_machine import ModelGpu
 
 from tiedexport import runtimes
+from tiedexport.acceptance import device_contender, speed
 from tiedexport.acceptance.cuda import Cuda
 from tiedexport.acceptance.device_contender import Bound, DeviceContender
 from tiedexport.acceptance.job import bound_on, worst_in_bounds
 from tiedexport.acceptance.peers import GRAPH_OPTIONS, Copies, OnnxRuntime, Torch
 from tiedexport.contender import golden_inputs
 from tiedexport.errors import RuntimeFailedError
+from tiedexport.results import Latency
 from tiedexport.spec import Precision
 
 torch.set_num_threads(1)
@@ -167,6 +170,46 @@ def test_a_contender_frees_each_batch_before_the_next(dense_bundle, cuda):
         assert len(contender.output()) == batch
     contender.close()
     assert (subject.freed, subject.closed) == (2, 1)
+
+
+def test_the_time_to_enqueue_is_the_host_s_alone(dense_bundle, cuda, monkeypatch):
+    now_s = 0.0
+
+    class Enqueues(Subject):
+        def bind(self, stage, x, graph):
+            return Bound(lambda: pass_by(0.003), lambda: x)
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    monkeypatch.setattr(device_contender, "perf_counter", lambda: now_s)
+    monkeypatch.setattr(cuda, "wait", lambda: pass_by(0.5))
+    contender = DeviceContender(cuda, dense_bundle, Enqueues, graph=False)
+    contender.prepare("encoder", 1, 0.0)
+    assert contender.enqueue_s == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize(
+    ("enqueue_s", "copy_s", "kinds"),
+    [
+        (1e-5, 1e-5, []),
+        (9e-5, 1e-5, ["enqueue-bound"]),
+        (1e-5, 2e-4, ["transfer-bound", "transfer-bound"]),
+    ],
+)
+def test_a_row_is_warned_of_what_bounds_it_and_the_copies_are_not(enqueue_s, copy_s, kinds):
+    times = {"torch eager": 1e-4, "copy to the device": copy_s, "copy from the device": copy_s}
+    rows = [
+        Latency(name, "encoder", Precision.FP16, 1, 1, "passed", median_s=median_s)
+        for name, median_s in times.items()
+    ]
+    rows.append(Latency("tensorrt", "encoder", Precision.FP16, 1, 1, "not run", "no plan"))
+    there = SimpleNamespace(contender=SimpleNamespace(enqueue_s=enqueue_s))
+    racers = [there, there, there, SimpleNamespace(contender=None)]
+    found = list(speed.bounded(rows, racers))
+    assert [warning.kind for warning in found[0].warnings] == kinds
+    assert found[1:] == rows[1:]
 
 
 @pytest.mark.parametrize("fails", ["bind", "enqueue"])

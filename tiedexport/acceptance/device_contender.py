@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
     from tiedexport.results.bench import WarmUp
     from tiedexport.spec import StageSpec
+
+_ENQUEUES = 16
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class DeviceContender:
         load: makes what runs them; it is closed with the contender.
         graph: whether its work is launched as one CUDA graph.
 
+    Attributes:
+        enqueue_s: median seconds in which the host enqueues a call of what was bound last.
+
     Raises:
         TiedExportError: the subject could not be loaded.
     """
@@ -67,6 +74,7 @@ class DeviceContender:
         with _translated("loading"):
             self._subject = load()
         self._bound: Bound | None = None
+        self.enqueue_s = 0.0
 
     def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         """Bind golden inputs, repeated to the batch size, and warm up."""
@@ -75,7 +83,9 @@ class DeviceContender:
             self._free()
             x = golden_inputs(self._bundle, spec, batch)
             self._bound = self._subject.bind(spec, x, self._graph)
-            return warm_up(self._time, warmup_s)
+            warm = warm_up(self._time, warmup_s)
+            self.enqueue_s = median(self._enqueued_s() for _ in range(_ENQUEUES))
+            return warm
 
     def take_turn(self, calls: int) -> np.ndarray:
         """Nanoseconds of each of `calls` consecutive calls, int64 [calls]."""
@@ -101,6 +111,14 @@ class DeviceContender:
     def _time(self, calls: int) -> np.ndarray:
         assert self._bound is not None, "prepare comes first"
         return self._cuda.time(self._bound.enqueue, calls)
+
+    def _enqueued_s(self) -> float:
+        """On an idle device: behind a full queue the host would wait, and that be counted."""
+        assert self._bound is not None, "prepare comes first"
+        self._cuda.wait()
+        began_s = perf_counter()
+        self._bound.enqueue()
+        return perf_counter() - began_s
 
     def _free(self) -> None:
         bound, self._bound = self._bound, None

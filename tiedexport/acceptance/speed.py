@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from tiedexport.acceptance import peers
 from tiedexport.acceptance.builds import origins
 from tiedexport.acceptance.device_contender import DeviceContender
@@ -18,6 +20,7 @@ from tiedexport.acceptance.job import bound_on, worst_in_bounds
 from tiedexport.acceptance.plans import Plans
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
+from tiedexport.measure.stability import bound_by
 from tiedexport.measure.turns import PROGRESS_A_HEAT, Row, heat
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
     from tiedexport.acceptance.device_contender import Subject
     from tiedexport.acceptance.job import Job
     from tiedexport.bundle import Bundle
+    from tiedexport.results import Latency
     from tiedexport.rounding import Bounded
     from tiedexport.spec import StageSpec
+
+_COPY_IN, _COPY_OUT = "copy to the device", "copy from the device"
 
 
 @dataclass
@@ -71,9 +77,9 @@ def run(job: Job) -> Iterator[Finding]:
         with job.progress.task("device latency", len(heats) * PROGRESS_A_HEAT) as task:
             for index, (stage, size) in enumerate(heats):
                 task.reach(index * PROGRESS_A_HEAT, note=f"{stage.name}, batch {size}")
-                yield from heat(
-                    [racer.row for racer in racers], stage.name, size, settings.budget, task
-                )
+                rows = [racer.row for racer in racers]
+                found = heat(rows, stage.name, size, settings.budget, task)
+                yield from bounded(found, racers)
                 judge(racers, bundle, stage)
     for racer in racers:
         if racer.outputs or racer.reasons:
@@ -111,7 +117,7 @@ def entrants(job: Job, bundle: Bundle) -> list[Entrant]:
         reason = "torch alone multiplies in one type, and some weights are kept in another"
     for name, compiled in (("torch eager", False), ("torch compiled", True)):
         add(name, reason, partial(peers.Torch, cuda, bundle, precision, compiled))
-    for name, inwards in (("copy to the device", True), ("copy from the device", False)):
+    for name, inwards in ((_COPY_IN, True), (_COPY_OUT, False)):
         add(name, "", partial(peers.Copies, cuda, inwards), graphs=False)
     return found
 
@@ -129,6 +135,23 @@ def enter(racer: Entrant, bundle: Bundle, cuda: Cuda, closing: ExitStack) -> Non
     else:
         racer.row.contender = racer.contender
         closing.callback(racer.contender.close)
+
+
+def bounded(found: list[Latency], racers: list[Entrant]) -> Iterator[Latency]:
+    """The rows of one heat, those warned of whose device waits for the host, or for copies.
+
+    Args:
+        found: a row for each of `racers`.
+        racers: with what each still has bound.
+    """
+    median_s = {row.runtime: row.median_s or 0.0 for row in found}
+    copies_s = [median_s.pop(name, 0.0) for name in (_COPY_IN, _COPY_OUT)]
+    for row, racer in zip(found, racers, strict=True):
+        if row.runtime not in median_s or not row.median_s or racer.contender is None:
+            yield row
+            continue
+        reasons = bound_by(row.median_s, racer.contender.enqueue_s, *copies_s)
+        yield structs.replace(row, warnings=(*row.warnings, *reasons))
 
 
 def judge(racers: list[Entrant], bundle: Bundle, stage: StageSpec) -> None:
