@@ -22,7 +22,7 @@ WORKERS := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 # Debian's packages: to build the library, to build it and its tools by hand, to test it.
 TO_BUILD := g++ libhwy-dev
 TO_CONFIGURE := $(TO_BUILD) cmake ninja-build
-TO_TEST := $(TO_CONFIGURE) binutils clang libgtest-dev pkg-config
+TO_TEST := $(TO_CONFIGURE) binutils chromium clang libgtest-dev pkg-config
 
 # $(call packages,LIST,WITHOUT): installs what is missing, or says what to type and goes on without.
 define packages
@@ -82,7 +82,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
-	$(call packages,$(TO_TEST),tests of the native library)
+	$(call packages,$(TO_TEST),tests of the native library and in a browser)
 	$(call packages,libclang-rt-dev,fuzzing)
 	$(PIP) $(KEEPING) -e '.[cpu,rtx,train,docs,dev]'
 	$(PIP) --no-deps --target $(VENV)/tensorrt-10.12 --upgrade tensorrt-cu12-bindings || \

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import browser
 import msgspec
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 
@@ -133,6 +136,15 @@ def bound_of(session: Session, stage: str, x: np.ndarray) -> np.ndarray:
 def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine as it is without the native library, for this process and those it starts."""
     monkeypatch.setenv(native_library.VARIABLE, "/nowhere")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser; of a module, as its driver keeps an event loop in this thread."""
+    if reason := browser.why_there_is_none():
+        pytest.skip(reason)
+    with browser.launched() as launched:
+        yield launched
 
 
 @pytest.fixture(scope="session")

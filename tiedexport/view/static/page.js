@@ -59,7 +59,7 @@ class Page {
   }
 
   connect() {
-    $("runtime").addEventListener("change", () => this.run(this.sample));
+    $("runtime").addEventListener("change", () => this.enter(this.sample));
     $("compare").addEventListener("change", () => this.compareSoon());
     $("reset").addEventListener("click", () => {
       this.latents.take(this.found.code);
@@ -162,7 +162,13 @@ class Page {
   enter(sample) {
     this.sample = Float32Array.from(sample);
     this.runtimes.stop();
+    this.busy(true);
     this.run(this.sample);
+  }
+
+  // Whether the table is still about an earlier input.
+  busy(state) {
+    $("table").setAttribute("aria-busy", state);
   }
 
   async reconstruct(sample) {
@@ -222,15 +228,16 @@ class Page {
   // Once nothing changes any more: while one draws, only the chosen runtime is asked.
   compareSoon() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
+    this.timer = setTimeout(async () => {
       $("status").textContent = this.words;
-      if ($("compare").checked) {
-        this.runtimes.compare(this.sample, this.row, this.found.reconstruction);
-      }
+      const { sample, row, found } = this;
+      if ($("compare").checked) await this.runtimes.compare(sample, row, found.reconstruction);
+      if (found === this.found && sample === this.sample) this.busy(false);
     }, SETTLED_MS);
   }
 
   fail(error) {
+    this.busy(false);
     $("error").textContent = error.message;
     $("error").hidden = false;
   }
