@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import readme_twins
 from native_goals import THREADS, cell
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +68,7 @@ def main() -> None:
     fresh = _with_block(fresh, "native", _native())
     fresh = _with_block(fresh, "untied", _untied())
     fresh = _with_block(fresh, "plans", _plans())
+    fresh = _with_block(fresh, "twins", readme_twins.tables(_results()))
     if "--check" in sys.argv[1:]:
         if fresh != written:
             sys.exit("README.md is stale: python bench/readme.py")
@@ -82,9 +84,14 @@ def _with_block(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 
-def _tables() -> str:
+def _results() -> list[dict[str, dict[str, Any]]]:
+    """What scripts recorded, by processor."""
     machines = [path for path in sorted(RESULTS.glob("*.json")) if path.name != "who-unties.json"]
-    return "\n\n".join(_table(json.loads(path.read_text())) for path in machines)
+    return [json.loads(path.read_text()) for path in machines]
+
+
+def _tables() -> str:
+    return "\n\n".join(map(_table, _results()))
 
 
 def _table(results: dict[str, dict[str, Any]]) -> str:
