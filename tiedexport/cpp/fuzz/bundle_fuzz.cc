@@ -74,7 +74,7 @@ bool is_small(const native::Program& program) {
 void compile_and_run(const Manifest& manifest, const Weights& weights) {
   native::Pool pool(1);
   native::Workspace workspace;
-  const native::Simd simd = native::best_simd();
+  const native::Simd simd = native::best_simd(Type::bf16);
   for (const Stage& stage : manifest.stages) {
     const native::Program program = native::compile(stage, weights, simd, "bundle");
     if (!is_small(program)) continue;

@@ -1,14 +1,13 @@
 #include "info.hpp"
 
 #include "backends.hpp"
+#include "native/amx.hpp"
 #include "native/products.hpp"
 
 namespace tiedexport::internal {
 namespace {
 
 using native::Simd;
-constexpr Simd every_simd[] = {Simd::scalar, Simd::sse4,        Simd::avx2,
-                               Simd::avx512, Simd::avx512_bf16, Simd::neon};
 
 std::string line(const BackendRow& row) {
   const Availability availability = row.availability();
@@ -20,7 +19,7 @@ std::string line(const BackendRow& row) {
 
 std::string instruction_sets(bool here) {
   std::string text;
-  for (const Simd simd : every_simd) {
+  for (const Simd simd : native::kEverySimd) {
     if (native::simd_runs_here(simd) == here)
       text += (text.empty() ? "" : ", ") + std::string(native::name_of(simd));
   }
@@ -35,8 +34,10 @@ std::string info() {
                      "\nbackends, as \"auto\" tries them:\n";
   for (const BackendRow& row : backends()) text += line(row);
   text += "instruction sets of native: " + instruction_sets(true) + "; best here: ";
-  text += native::name_of(native::best_simd());
+  text += native::name_of(native::best_simd(Type::bf16));
   text += "\n  not compiled, or not on this CPU: " + instruction_sets(false) + "\n";
+  if (const char* reason = native::why_no_amx())
+    text += "  no amx_bf16: " + std::string(reason) + "\n";
   return text;
 }
 

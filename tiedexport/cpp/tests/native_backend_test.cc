@@ -23,9 +23,6 @@ namespace {
 using native::Simd;
 using testing::BundleCopy;
 
-constexpr Simd kSimds[] = {Simd::scalar, Simd::sse4,        Simd::avx2,
-                           Simd::avx512, Simd::avx512_bf16, Simd::neon};
-
 std::shared_ptr<const Bundle> bundle_at(const std::string& path) {
   return std::make_shared<Bundle>(path, TIEDEXPORT_CHECK_HASH);
 }
@@ -164,12 +161,12 @@ TEST(NativeBackend, OutlivesItsBundle) {
 
 TEST(NativeBackend, RunsTheInstructionSetAskedFor) {
   const auto bundle = bundle_at(testing::data_bundle(2));
-  for (const Simd simd : kSimds) {
+  for (const Simd simd : native::kEverySimd) {
     if (!native::simd_runs_here(simd)) continue;
     const std::string name = native::name_of(simd);
     EXPECT_EQ(session(bundle, Type::fp32, 1, name)->description(), name + ", 1 thread");
   }
-  const std::string best = native::name_of(native::best_simd());
+  const std::string best = native::name_of(native::best_simd(Type::fp32));
   EXPECT_EQ(session(bundle, Type::fp32, 3)->description(), best + ", 3 threads");
   EXPECT_REFUSED([&] { session(bundle, Type::fp32, 1, "MMX"); }, TIEDEXPORT_INVALID_ARGUMENT,
                  "expected: ");

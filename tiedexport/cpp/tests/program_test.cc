@@ -16,9 +16,6 @@
 namespace tiedexport::internal::native {
 namespace {
 
-constexpr Simd kSimds[] = {Simd::scalar, Simd::sse4,        Simd::avx2,
-                           Simd::avx512, Simd::avx512_bf16, Simd::neon};
-
 double unit_roundoff(Type type) {
   return std::ldexp(1.0, type == Type::fp32 ? -24 : type == Type::fp16 ? -11 : -8);
 }
@@ -59,7 +56,7 @@ std::size_t count_of(const Sizes& shape) {
 void expect_naive(const Model& model, std::size_t batch, const Machine& machine,
                   std::mt19937& random) {
   double factor_rounding = 0.0;
-  if (machine.simd == Simd::avx512_bf16)
+  if (multiplies_pairs(machine.simd))
     for (const auto& [name, tensor] : model.tensors)
       if (tensor.type == Type::bf16) factor_rounding = unit_roundoff(Type::bf16);
   const std::size_t in = count_of(model.stage.input.element_shape);
@@ -225,7 +222,7 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
          tiedexport::internal::name_of(std::get<1>(info.param));
 }
 INSTANTIATE_TEST_SUITE_P(All, ProgramOn,
-                         testing::Combine(testing::ValuesIn(kSimds),
+                         testing::Combine(testing::ValuesIn(kEverySimd),
                                           testing::Values(Type::fp32, Type::fp16, Type::bf16)),
                          name_of_case);
 

@@ -17,8 +17,6 @@ namespace tiedexport::internal::native {
 namespace {
 
 constexpr Products streaming = {&stream::encode, &stream::decode, &stream::pair};
-constexpr Simd simds[] = {Simd::scalar, Simd::sse4,        Simd::avx2,
-                          Simd::avx512, Simd::avx512_bf16, Simd::neon};
 constexpr Way ways[] = {Way::encode, Way::decode, Way::pair};
 constexpr std::size_t kMostSamples = 17;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -36,8 +34,8 @@ using Machines = std::vector<std::unique_ptr<Machine>>;
 /// One for each instruction set that runs here and number of threads.
 Machines machines() {
   Machines result;
-  for (const Simd simd : simds) {
-    if (!simd_runs_here(simd)) continue;
+  for (const Simd simd : kEverySimd) {
+    if (!simd_runs_here(simd) || simd == Simd::amx_bf16) continue;  // which streams as AVX-512
     for (const int threads : {1, 2, 3})
       result.push_back(std::make_unique<Machine>(simd, threads, streaming));
   }

@@ -163,7 +163,7 @@ struct Judge {
         terms(encodes ? c.columns : c.rows),
         outputs(encodes ? c.rows : c.columns) {
     // Products of bfloat16 take samples that are rounded to it.
-    if (c.type == Type::bf16 && simd == Simd::avx512_bf16) in = stored_as(Type::bf16, in);
+    if (c.type == Type::bf16 && multiplies_pairs(simd)) in = stored_as(Type::bf16, in);
   }
 
   void expect_close(const std::vector<float>& results, std::size_t batch) const {

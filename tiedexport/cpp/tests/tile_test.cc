@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "native/amx.hpp"
 #include "native/products.hpp"
 #include "tile_case.hpp"
 
@@ -31,6 +32,10 @@ constexpr Way ways[] = {Way::encode, Way::decode, Way::pair};
 class Tile : public testing::TestWithParam<std::tuple<Simd, Type>> {
  protected:
   void SetUp() override {
+    if (simd() == Simd::amx_bf16) {
+      if (type() != Type::bf16) GTEST_SKIP() << "the same kernels as avx512_bf16";
+      if (why_no_amx() != nullptr) GTEST_SKIP() << "not run: " << why_no_amx();
+    }
     if (!simd_runs_here(simd())) GTEST_SKIP() << "this CPU or build lacks it";
   }
   static Simd simd() { return std::get<0>(GetParam()); }
@@ -44,7 +49,7 @@ TEST_P(Tile, IsWithinTheBoundOfFloat64) {
     SCOPED_TRACE(std::to_string(shape.rows) + " x " + std::to_string(shape.columns));
     const Case c(type(), shape.rows, shape.columns, 65);
     for (const Way way : {Way::encode, Way::decode}) {
-      for (const std::size_t batch : {13, 65}) {
+      for (const std::size_t batch : {13U, 65U}) {
         Judge(c, way, simd()).expect_close(machine.run(way, c, batch), batch);
       }
     }
@@ -56,7 +61,7 @@ TEST_P(Tile, IsWithinTheBoundOfFloat64BeyondOneTile) {
   Machine machine(simd(), 2);
   const Case c(type(), 781, 2091, 19);
   for (const Way way : {Way::encode, Way::decode}) {
-    for (const std::size_t batch : {11, 19}) {
+    for (const std::size_t batch : {11U, 19U}) {
       Judge(c, way, simd()).expect_close(machine.run(way, c, batch), batch);
     }
   }
@@ -65,8 +70,8 @@ TEST_P(Tile, IsWithinTheBoundOfFloat64BeyondOneTile) {
 // So that all batches are as right as those held to float64. A few samples have kernels of their
 // own where bfloat16 are multiplied in pairs.
 TEST_P(Tile, ASampleDoesNotDependOnThreadsOrBatch) {
-  const bool pairs = simd() == Simd::avx512_bf16 && type() == Type::bf16;
-  const std::size_t few = pairs ? tile::kFewSamples : 0;
+  const bool pairs = multiplies_pairs(simd()) && type() == Type::bf16;
+  const std::size_t few = pairs ? tile::few_samples(simd()) : 0;
   for (const Shape& shape : shapes) {
     const Case c(type(), shape.rows, shape.columns, 513);
     for (const Way way : ways) {
@@ -163,7 +168,7 @@ TEST_P(Tile, InfiniteAndMissingWeightsReachWhatTheyShould) {
 
 // Small enough to be denormal, and kept, but for the instruction that takes them for zero.
 TEST_P(Tile, DenormalNumbersAreKept) {
-  if (simd() == Simd::avx512_bf16 && type() == Type::bf16) GTEST_SKIP() << "they are zero there";
+  if (multiplies_pairs(simd()) && type() == Type::bf16) GTEST_SKIP() << "they are zero there";
   Case c(type(), 5, 20, 17);
   std::fill(c.w.begin(), c.w.end(), 1.0F);
   std::fill(c.x.begin(), c.x.end(), std::ldexp(1.0F, -140));
@@ -175,16 +180,13 @@ TEST_P(Tile, DenormalNumbersAreKept) {
 }
 
 std::string name_of_instance(const testing::TestParamInfo<std::tuple<Simd, Type>>& instance) {
-  static const char* const simds[] = {"scalar", "sse4", "avx2", "avx512", "avx512_bf16", "neon"};
   static const char* const types[] = {"fp32", "fp16", "bf16"};
-  return std::string(simds[static_cast<int>(std::get<0>(instance.param))]) + "_" +
+  return std::string(name_of(std::get<0>(instance.param))) + "_" +
          types[static_cast<int>(std::get<1>(instance.param))];
 }
 
 INSTANTIATE_TEST_SUITE_P(Everywhere, Tile,
-                         testing::Combine(testing::Values(Simd::scalar, Simd::sse4, Simd::avx2,
-                                                          Simd::avx512, Simd::avx512_bf16,
-                                                          Simd::neon),
+                         testing::Combine(testing::ValuesIn(kEverySimd),
                                           testing::Values(Type::fp32, Type::fp16, Type::bf16)),
                          name_of_instance);
 

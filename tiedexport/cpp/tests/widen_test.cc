@@ -130,12 +130,13 @@ TEST_P(Widen, RoundsToNearestEven) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Simd, Widen,
-                         testing::Values(Simd::scalar, Simd::sse4, Simd::avx2, Simd::avx512,
-                                         Simd::avx512_bf16, Simd::neon),
+INSTANTIATE_TEST_SUITE_P(Simd, Widen, testing::ValuesIn(kEverySimd),
                          [](const auto& instance) { return std::string(name_of(instance.param)); });
 
-TEST(SimdNames, TheBestRunsHere) { EXPECT_TRUE(simd_runs_here(best_simd())); }
+TEST(SimdNames, TheBestRunsHere) {
+  for (const Type type : {Type::fp32, Type::fp16, Type::bf16})
+    EXPECT_TRUE(simd_runs_here(best_simd(type)));
+}
 
 }  // namespace
 }  // namespace tiedexport::internal::native

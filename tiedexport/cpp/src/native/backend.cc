@@ -21,8 +21,6 @@ namespace {
 using native::Simd;
 
 constexpr int kMostThreads = 1024;
-constexpr Simd kSimds[] = {Simd::scalar, Simd::sse4,        Simd::avx2,
-                           Simd::avx512, Simd::avx512_bf16, Simd::neon};
 
 int threads_of(int wanted) {
   if (wanted < 0 || wanted > kMostThreads) {
@@ -33,10 +31,10 @@ int threads_of(int wanted) {
   return wanted != 0 ? wanted : std::min(native::processors_allowed(), kMostThreads);
 }
 
-Simd simd_of(const std::string& wanted) {
-  if (wanted.empty()) return native::best_simd();
+Simd simd_of(const std::string& wanted, Type weights) {
+  if (wanted.empty()) return native::best_simd(weights);
   std::vector<std::string> here;
-  for (const Simd simd : kSimds) {
+  for (const Simd simd : native::kEverySimd) {
     if (!native::simd_runs_here(simd)) continue;
     if (wanted == native::name_of(simd)) return simd;
     here.emplace_back(native::name_of(simd));
@@ -71,7 +69,7 @@ class NativeBackend : public Backend {
  public:
   NativeBackend(std::shared_ptr<const Bundle> bundle, const Options& options)
       : weights_(bundle->weights(options.precision)),
-        simd_(simd_of(options.simd)),
+        simd_(simd_of(options.simd, options.precision)),
         pool_(threads_of(options.threads)) {
     weights_->refuse_if_truncated();
     for (const Stage& stage : bundle->manifest().stages)

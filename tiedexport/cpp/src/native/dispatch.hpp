@@ -40,7 +40,8 @@
 // BW. Functions that use them go between TIEDEXPORT_BEFORE_BF16() and HWY_AFTER_NAMESPACE() in an
 // `#if HWY_TARGET == HWY_AVX3` of their own, beside (not inside) HWY_BEFORE_NAMESPACE(), since
 // clang adds up no two attributes; they may call, and inline, all that was compiled for AVX3.
-// TIEDEXPORT_AT_BF16(simd, sum, sum_bf16) calls N_AVX3::sum_bf16 where `simd` is avx512_bf16.
+// TIEDEXPORT_AT_BF16(simd, sum, sum_bf16) calls N_AVX3::sum_bf16 where `simd` is avx512_bf16 or
+// amx_bf16.
 #pragma once
 
 // What a failed assertion of Highway calls lies in libhwy, so debug builds go without them.
@@ -143,6 +144,7 @@ Function* choose(Simd simd, Function* baseline, Function* sse4, Function* avx2, 
     case Simd::avx512:
       return avx512;
     case Simd::avx512_bf16:
+    case Simd::amx_bf16:
       return avx512_bf16;
     case Simd::scalar:
     case Simd::neon:

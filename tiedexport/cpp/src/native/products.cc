@@ -8,7 +8,7 @@ namespace {
 /// thread of a Zen 4, medians in ms, streamed against tiled.
 std::size_t largest_streamed(Type type, Simd simd) {
   // Pairs of bfloat16 are multiplied at twice the rate: 11.7 : 12.7 at 4, 17.3 : 14.9 at 6.
-  if (type == Type::bf16 && simd == Simd::avx512_bf16) return 4;
+  if (type == Type::bf16 && multiplies_pairs(simd)) return 4;
   // Sixteen registers hold four samples, so W passes through L1 more often: 47 : 58 at 8,
   // 80 : 69 at 16. With 16 bits a weight that costs less: 76 : 94 at 24.
   if (type == Type::fp32 && simd == Simd::avx2) return 12;

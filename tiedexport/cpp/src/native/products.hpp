@@ -12,9 +12,17 @@ namespace tiedexport::internal::native {
 
 enum class Activation : std::uint8_t { none, relu, gelu, tanh, sigmoid };
 
-/// Instruction sets, weakest first; `best_simd` asks the CPU. Each is compiled by Highway.
-enum class Simd : std::uint8_t { scalar, sse4, avx2, avx512, avx512_bf16, neon };
-Simd best_simd();
+/// Instruction sets, weakest first; `best_simd` asks the CPU. Each is compiled by Highway, but for
+/// the tiles of AMX, beside which amx_bf16 is avx512_bf16.
+enum class Simd : std::uint8_t { scalar, sse4, avx2, avx512, avx512_bf16, amx_bf16, neon };
+constexpr Simd kEverySimd[] = {Simd::scalar,      Simd::sse4,     Simd::avx2, Simd::avx512,
+                               Simd::avx512_bf16, Simd::amx_bf16, Simd::neon};
+/// Whether many samples of bfloat16 are rounded to it, and multiplied in pairs.
+constexpr bool multiplies_pairs(Simd simd) {
+  return simd == Simd::avx512_bf16 || simd == Simd::amx_bf16;
+}
+/// The strongest for weights of that type.
+Simd best_simd(Type weights);
 bool simd_runs_here(Simd simd);
 const char* name_of(Simd simd);
 

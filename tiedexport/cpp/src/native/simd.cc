@@ -1,16 +1,10 @@
-// Which instruction sets this build has kernels for and this CPU runs. Asked of the CPU itself:
-// the compilers' own detection knows f16c or avx512bf16 in some versions only.
+// Which instruction sets this build has kernels for and this CPU runs.
+#include "native/amx.hpp"
+#include "native/cpuid.hpp"
 #include "native/dispatch.hpp"
-
-#if HWY_ARCH_X86
-#include <cpuid.h>
-#endif
 
 namespace tiedexport::internal::native {
 namespace {
-
-constexpr Simd strongest_first[] = {Simd::avx512_bf16, Simd::avx512, Simd::avx2,
-                                    Simd::sse4,        Simd::neon,   Simd::scalar};
 
 /// Where HWY_TARGETS lacks a target, no kernel was compiled for it.
 bool compiled(Simd simd) {
@@ -23,6 +17,7 @@ bool compiled(Simd simd) {
       return (HWY_TARGETS & HWY_AVX2) != 0;
     case Simd::avx512:
     case Simd::avx512_bf16:
+    case Simd::amx_bf16:
       return (HWY_TARGETS & HWY_AVX3) != 0;
     case Simd::neon:
       return (HWY_TARGETS & (HWY_NEON | HWY_NEON_WITHOUT_AES)) != 0;
@@ -32,31 +27,12 @@ bool compiled(Simd simd) {
 
 #if HWY_ARCH_X86
 
-/// Bits of CPUID, leaf and register by name; see the Intel manual, volume 2, CPUID.
-struct Leaf {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-
-  Leaf(unsigned leaf, unsigned subleaf) {
-    if (static_cast<unsigned>(__get_cpuid_max(0, nullptr)) >= leaf)
-      __cpuid_count(leaf, subleaf, eax, ebx, ecx, edx);
-  }
-};
-
-bool all(unsigned value, unsigned bits) { return (value & bits) == bits; }
-constexpr unsigned bit(int index) { return 1U << index; }
-
-/// Which register states the operating system saves: a CPU's AVX is no use without.
-unsigned saved_states(const Leaf& one) {
-  if (!all(one.ecx, bit(27))) return 0;  // OSXSAVE
-  unsigned low = 0, high = 0;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return low;
-}
+using cpuid::all, cpuid::bit, cpuid::Leaf;
 
 /// The strongest that the CPU and the operating system run.
 Simd strongest_of_cpu() {
   const Leaf one(1, 0), seven(7, 0);
-  const unsigned states = saved_states(one);
+  const unsigned states = cpuid::saved_states();
   // SSSE3, SSE4.1, SSE4.2, PCLMULQDQ, AES: all that Highway's SSE4 may use.
   if (!all(one.ecx, bit(9) | bit(19) | bit(20) | bit(1) | bit(25))) return Simd::scalar;
   // FMA, AVX, F16C; BMI1, AVX2, BMI2; XMM and YMM saved.
@@ -72,12 +48,15 @@ Simd strongest_of_cpu() {
 }
 
 /// Each set of x86 holds all weaker ones, in the order of `Simd`.
-bool cpu_runs(Simd simd) { return simd != Simd::neon && simd <= strongest_of_cpu(); }
+bool cpu_runs(Simd simd) {
+  if (simd == Simd::amx_bf16) return why_no_amx() == nullptr;
+  return simd != Simd::neon && simd <= strongest_of_cpu();
+}
 
 #else
 
 /// Every CPU of this build runs what was compiled.
-bool cpu_runs(Simd) { return true; }
+bool cpu_runs(Simd simd) { return simd != Simd::amx_bf16; }
 
 #endif
 
@@ -85,11 +64,14 @@ bool cpu_runs(Simd) { return true; }
 
 bool simd_runs_here(Simd simd) { return compiled(simd) && cpu_runs(simd); }
 
-Simd best_simd() {
-  for (const Simd simd : strongest_first) {
-    if (simd_runs_here(simd)) return simd;
+Simd best_simd(Type weights) {
+  Simd best = Simd::scalar;
+  for (const Simd simd : kEverySimd) {
+    // Only bfloat16 have a use for AMX, and asking for it changes the process.
+    if (simd == Simd::amx_bf16 && weights != Type::bf16) continue;
+    if (simd_runs_here(simd)) best = simd;
   }
-  return Simd::scalar;
+  return best;
 }
 
 const char* name_of(Simd simd) {
@@ -104,6 +86,8 @@ const char* name_of(Simd simd) {
       return "avx512";
     case Simd::avx512_bf16:
       return "avx512_bf16";
+    case Simd::amx_bf16:
+      return "amx_bf16";
     case Simd::neon:
       return "neon";
   }

@@ -2,7 +2,7 @@
 // in cache.
 //
 // Every sum is made in one order, along k or i, whatever the thread and the samples beside it, so
-// results depend on neither; but that order is another for a few samples (kFewSamples).
+// results depend on neither; but that order is another for a few samples (few_samples).
 #include "native/tile.hpp"
 
 #include <algorithm>
@@ -28,15 +28,19 @@ std::size_t samples_together(const Matrix& w, std::size_t batch) {
       batch, std::clamp(fitting, kFewestSamples, kMostSamples) / kFewestSamples * kFewestSamples);
 }
 
+const Kernels& kernels_for(const Matrix& w, std::size_t batch, const Context& context) {
+  return kernels(context.simd, w.type, samples_together(w, batch));
+}
+
 /// A product, or a pair of them, on as many samples as pass over W together.
 class Sweep {
  public:
-  Sweep(const Matrix& w, std::size_t most_samples, Context& context)
+  Sweep(const Matrix& w, std::size_t most_samples, Context& context, const Kernels& kernels)
       : w_(w),
         pool_(context.pool),
         simd_(context.simd),
         scratch_(context.scratch),
-        kernels_(kernels(context.simd, w.type, most_samples)),
+        kernels_(kernels),
         workers_(static_cast<std::size_t>(pool_.size())),
         x_units_(rounded_up((w.columns + kernels_.elements - 1) / kernels_.elements, kPadding)),
         z_stride_(rounded_up(most_samples, kernels_.lanes) + kernels_.padding) {
@@ -57,7 +61,7 @@ class Sweep {
   void take_for_decode() {
     units_ = scratch_.take_array<float>(tile_units_ * z_stride_);
     std::fill_n(units_, tile_units_ * z_stride_, 0.0F);
-    strip_units_ = 2 * tile_units_ * kernels_.strip + kernels_.aside;
+    strip_units_ = tile_units_ * kernels_.strip + kernels_.aside;
     strips_ = scratch_.take_array<float>(workers_ * strip_units_);
   }
 
@@ -163,10 +167,10 @@ class Sweep {
 
 }  // namespace
 
-void encode(const Product& product, Context& context) {
+void encode(const Product& product, Context& context, const Kernels& kernels) {
   const Matrix& w = product.w;
   const std::size_t most = samples_together(w, product.batch);
-  Sweep sweep(w, most, context);
+  Sweep sweep(w, most, context, kernels);
   sweep.take_for_encode();
   for (std::size_t first = 0; first < product.batch; first += most) {
     sweep.use(std::min(most, product.batch - first));
@@ -179,10 +183,10 @@ void encode(const Product& product, Context& context) {
   }
 }
 
-void decode(const Product& product, Context& context) {
+void decode(const Product& product, Context& context, const Kernels& kernels) {
   const Matrix& w = product.w;
   const std::size_t most = samples_together(w, product.batch);
-  Sweep sweep(w, most, context);
+  Sweep sweep(w, most, context, kernels);
   sweep.take_for_decode();
   for (std::size_t first = 0; first < product.batch; first += most) {
     sweep.use(std::min(most, product.batch - first));
@@ -195,10 +199,10 @@ void decode(const Product& product, Context& context) {
   }
 }
 
-void pair(const PairProduct& product, Context& context) {
+void pair(const PairProduct& product, Context& context, const Kernels& kernels) {
   const Matrix& w = product.w;
   const std::size_t most = samples_together(w, product.batch);
-  Sweep sweep(w, most, context);
+  Sweep sweep(w, most, context, kernels);
   sweep.take_for_encode();
   sweep.take_for_decode();
   for (std::size_t first = 0; first < product.batch; first += most) {
@@ -211,6 +215,18 @@ void pair(const PairProduct& product, Context& context) {
                         product.out + first * w.columns);
     }
   }
+}
+
+void encode(const Product& product, Context& context) {
+  encode(product, context, kernels_for(product.w, product.batch, context));
+}
+
+void decode(const Product& product, Context& context) {
+  decode(product, context, kernels_for(product.w, product.batch, context));
+}
+
+void pair(const PairProduct& product, Context& context) {
+  pair(product, context, kernels_for(product.w, product.batch, context));
 }
 
 }  // namespace tiedexport::internal::native::tile

@@ -49,7 +49,7 @@ struct DecodeTask {
   Span columns;
   float* out;  // [batch, w.columns]
   bool accumulate;
-  float* stage;  // [2 * units * Kernels::strip + Kernels::aside]
+  float* stage;  // [units * Kernels::strip + Kernels::aside]
 };
 
 /// What one instruction set has.
@@ -60,7 +60,7 @@ struct Kernels {
   std::size_t panel;          // columns in a block of `decode`
   std::size_t elements;       // weights in a unit
   std::size_t encode_stage;   // units that `encode` stages
-  std::size_t strip;          // columns that `decode` stages, twice, of a whole tile
+  std::size_t strip;          // columns that `decode` stages of a whole tile
   std::size_t aside;          // sums that `decode` makes beside its output
   std::size_t tile_rows;      // in a tile, at most
   std::size_t tile_bytes;     // of W, for each worker, in a tile, at most
@@ -69,17 +69,31 @@ struct Kernels {
   /// Samples for `encode`: group by group, in each [units][lanes of the group], or as that likes.
   void (*pack)(const PackTask&);
   void (*encode)(const EncodeTask&);
-  /// Rows of z into units: [rows, stride] to [ceil(rows / elements), stride].
   /// Rows of z from samples of them.
   void (*pack_hidden)(const PackTask&);
+  /// Rows of z into units: [rows, stride] to [ceil(rows / elements), stride], or as `decode` likes.
   void (*narrow)(const float* z, std::size_t rows, std::size_t stride, float* units);
   void (*decode)(const DecodeTask&);
 };
 
+/// Of W in a tile, where the number of its rows is limit enough.
+constexpr std::size_t kAnyBytes = std::size_t{1} << 40;
+
 /// Where bfloat16 are multiplied in pairs, batches of up to this many samples have kernels of their
-/// own, whose sums are made in another order; more of them are faster as vectors of samples.
-constexpr std::size_t kFewSamples = 16;
+/// own, whose sums are made in another order; more of them are faster as vectors of samples. With
+/// AMX the number comes from arithmetic, not from a measurement: for b samples, both products of
+/// 512 weights (1 KiB) take 32 b instructions, one a cycle, and reading them 256 to 300 cycles (a
+/// core's 10 GB/s at about 3 GHz). So up to 8 samples memory is the limit, and beyond it tiles are,
+/// which multiply up to 16 samples in the time of one.
+constexpr std::size_t few_samples(Simd simd) { return simd == Simd::amx_bf16 ? 8 : 16; }
 
 const Kernels& kernels(Simd simd, Type weights, std::size_t batch);
+/// For bfloat16 by AMX; null where this build has none. Only for where `why_no_amx` is null.
+const Kernels* amx_kernels();
+
+// The products of products.hpp, by these kernels.
+void encode(const Product& product, Context& context, const Kernels& kernels);
+void decode(const Product& product, Context& context, const Kernels& kernels);
+void pair(const PairProduct& product, Context& context, const Kernels& kernels);
 
 }  // namespace tiedexport::internal::native::tile

@@ -54,7 +54,6 @@ constexpr std::size_t kStagedUnits = kBlockUnits + kLineUnits;
 constexpr std::size_t kStepUnits = 8, kStageAhead = 8;
 /// Units of rows that stay in cache; sums of the output are read and written once a tile.
 constexpr std::size_t kTileUnits = 384;
-constexpr std::size_t kAnyBytes = std::size_t{1} << 40;
 
 HWY_INLINE void prefetch_far(const void* address) { __builtin_prefetch(address, 0, 2); }
 HWY_INLINE void prefetch_near(const void* address) { __builtin_prefetch(address, 0, 3); }
@@ -73,9 +72,10 @@ HWY_AFTER_NAMESPACE();
 namespace tiedexport::internal::native::tile {
 
 const Kernels& kernels(Simd simd, Type weights, std::size_t batch) {
-  if (weights == Type::bf16 && batch <= kFewSamples) {
+  if (weights == Type::bf16 && batch <= few_samples(simd)) {
     return TIEDEXPORT_AT_BF16(simd, singles, few_pairs)();
   }
+  if (weights == Type::bf16 && simd == Simd::amx_bf16) return *amx_kernels();
   if (weights == Type::bf16) {
     return TIEDEXPORT_AT_BF16(simd, singles, pairs)();
   }

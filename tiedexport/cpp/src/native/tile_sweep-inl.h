@@ -203,21 +203,13 @@ void decode(const DecodeTask& task) {
 }
 
 const Kernels& table() {
-  static constexpr Kernels kKernels = {kLanes,
-                                       kGroupVectors,
-                                       kRows,
-                                       kPanel,
-                                       kElements,
-                                       kRows * kStagedUnits,
-                                       kStripPanels * kPanel,
-                                       kSamples * kPanel,
-                                       kTileRows,
-                                       kAnyBytes,
-                                       kLineUnits,
-                                       pack,
-                                       encode,
-                                       pack,
-                                       narrow,
-                                       decode};
+  static constexpr Kernels kKernels = {kLanes,     kGroupVectors,
+                                       kRows,      kPanel,
+                                       kElements,  kRows * kStagedUnits,
+                                       2 * kStrip, kSamples * kPanel,
+                                       kTileRows,  kAnyBytes,
+                                       kLineUnits, pack,
+                                       encode,     pack,
+                                       narrow,     decode};
   return kKernels;
 }
