@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <exception>
+#include <memory>
+#include <vector>
 
 namespace tiedexport::internal::native {
 namespace {
@@ -12,6 +15,15 @@ namespace {
 constexpr std::size_t kBytesBetween = std::size_t{8} << 20;
 constexpr std::size_t kSmallestChunk = 64;
 constexpr std::size_t kLargestChunk = 512;
+
+/// To hand a part of a product to another thread takes as long as so many multiply-adds of one
+/// sample: 2 to 5 µs, since what both write and read goes from core to core, 0.4 to 2 µs a line.
+constexpr std::size_t kWorthSharing = std::size_t{1} << 18;
+/// Weights of a stage that every thread may read from its cache, and what each needs of samples to
+/// be bound by arithmetic rather than by that.
+constexpr std::size_t kCacheBytes = std::size_t{8} << 20;
+constexpr std::size_t kFewestSamplesEach = 4;
+constexpr std::size_t kVector = 16;  // samples side by side in the widest registers
 
 /// Value 0 is the input and value k what step k - 1 gives; value k lies in buffer k mod 2, unless
 /// it is the caller's own array.
@@ -86,6 +98,36 @@ void compute(const Step& step, std::size_t batch, const float* in, float* out, f
   }
 }
 
+/// Multiply-adds for a sample; of an activation, what takes as long.
+std::size_t operations_of(const Step& step) {
+  const std::size_t weights = step.w.rows * step.w.columns;
+  switch (step.kind) {
+    case Step::Kind::encode:
+    case Step::Kind::decode:
+      return weights;
+    case Step::Kind::pair:
+      return 2 * weights;
+    case Step::Kind::conv:
+    case Step::Kind::conv_transpose:
+      return weights * step.convolution.y.grid * step.convolution.x.grid;
+    case Step::Kind::activate:
+      return 16 * step.out_count;
+  }
+  return 0;
+}
+
+/// Whether each thread computes all steps with samples of its own. That takes one hand-over in
+/// all, but every thread reads every weight.
+bool splits_samples(const Program& program, std::size_t batch, int threads) {
+  if (threads == 1 || batch < kFewestSamplesEach * static_cast<std::size_t>(threads)) return false;
+  std::size_t weight_bytes = 0, operations = 0;
+  for (const Step& step : program.steps) {
+    weight_bytes += step.w.rows * step.w.columns * size_of(step.w.type);
+    operations += operations_of(step);
+  }
+  return weight_bytes <= kCacheBytes && operations * batch >= kWorthSharing;
+}
+
 /// The memory of one chunk.
 struct Chunk {
   std::size_t batch;
@@ -95,19 +137,21 @@ struct Chunk {
 
 /// Runs the steps; returns where the last value is, which is `output` if that is not null.
 const float* run_steps(const Program& program, const Chunk& chunk, const float* input,
-                       float* output, Context& context) {
+                       float* output, Context& context, Context& alone) {
   const float* value = input;
   const std::size_t last = program.steps.size();
   for (std::size_t k = 1; k <= last; ++k) {
     float* out = k == last && output != nullptr ? output : chunk.buffers[k % 2];
-    compute(program.steps[k - 1], chunk.batch, value, out, chunk.staging, context);
+    const Step& step = program.steps[k - 1];
+    const bool shared = operations_of(step) * chunk.batch >= kWorthSharing;
+    compute(step, chunk.batch, value, out, chunk.staging, shared ? context : alone);
     value = out;
   }
   return value;
 }
 
 void run_chunk(const Program& program, const Chunk& chunk, const std::byte* input,
-               std::byte* output, Context& context) {
+               std::byte* output, Context& context, Context& alone) {
   const auto* in = reinterpret_cast<const float*>(input);
   if (program.input_type != Type::fp32) {
     for_shares(context.pool, chunk.batch * program.input_count,
@@ -119,7 +163,7 @@ void run_chunk(const Program& program, const Chunk& chunk, const std::byte* inpu
   }
   const bool narrowed = program.output_type != Type::fp32;
   float* const out = narrowed ? nullptr : reinterpret_cast<float*>(output);
-  const float* value = run_steps(program, chunk, in, out, context);
+  const float* value = run_steps(program, chunk, in, out, context, alone);
   if (value == out) return;
   for_shares(context.pool, chunk.batch * program.output_count,
              [&](std::size_t begin, std::size_t end) {
@@ -132,10 +176,9 @@ void run_chunk(const Program& program, const Chunk& chunk, const std::byte* inpu
              });
 }
 
-}  // namespace
-
-void run(const Program& program, std::size_t batch, const void* input, void* output, Simd simd,
-         Pool& pool, Workspace& workspace) {
+/// All threads together with all samples, a chunk of them at a time.
+void run_chunks(const Program& program, std::size_t batch, const void* input, void* output,
+                Context context, Workspace& workspace) {
   const Buffers buffers = buffers_of(program);
   const std::size_t most = chunk_of(buffers, batch);
   workspace.values.rewind();
@@ -145,12 +188,43 @@ void run(const Program& program, std::size_t batch, const void* input, void* out
       chunk.buffers[i] = workspace.values.take_array<float>(most * buffers.counts[i]);
   }
   if (buffers.staging != 0) chunk.staging = workspace.values.take_array<float>(buffers.staging);
-  Context context{simd, pool, workspace.products};
+  Context alone{context.simd, workspace.alone, context.scratch};
   for (std::size_t done = 0; done < batch; done += chunk.batch) {
     chunk.batch = std::min(most, batch - done);
     run_chunk(program, chunk, at(input, done * program.input_count, program.input_type),
-              at(output, done * program.output_count, program.output_type), context);
+              at(output, done * program.output_count, program.output_type), context, alone);
   }
+}
+
+/// Each thread with samples of its own.
+void run_parts(const Program& program, std::size_t batch, const void* input, void* output,
+               Simd simd, Pool& pool, Workspace& workspace) {
+  const auto threads = static_cast<std::size_t>(pool.size());
+  while (workspace.parts.size() < threads) workspace.parts.push_back(std::make_unique<Workspace>());
+  std::vector<std::exception_ptr> failures(threads);  // a part must not throw
+  pool.run([&](int index) {
+    Workspace& part = *workspace.parts[static_cast<std::size_t>(index)];
+    const Span samples = share(batch, batch < kVector * threads ? 1 : kVector, index, pool.size());
+    try {
+      run_chunks(program, samples.end - samples.begin,
+                 at(input, samples.begin * program.input_count, program.input_type),
+                 at(output, samples.begin * program.output_count, program.output_type),
+                 {simd, part.alone, part.products}, part);
+    } catch (...) {
+      failures[static_cast<std::size_t>(index)] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& failure : failures)
+    if (failure != nullptr) std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+void run(const Program& program, std::size_t batch, const void* input, void* output, Simd simd,
+         Pool& pool, Workspace& workspace) {
+  if (splits_samples(program, batch, pool.size()))
+    return run_parts(program, batch, input, output, simd, pool, workspace);
+  run_chunks(program, batch, input, output, {simd, pool, workspace.products}, workspace);
 }
 
 }  // namespace tiedexport::internal::native

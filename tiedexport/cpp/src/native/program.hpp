@@ -42,6 +42,8 @@ Program compile(const Stage& stage, const Weights& weights, Simd simd, const std
 /// The memory of one call: values between steps, and what products need meanwhile.
 struct Workspace {
   Scratch values, products;
+  Pool alone{1};                                  // for what is not worth a second thread
+  std::vector<std::unique_ptr<Workspace>> parts;  // of threads that have samples of their own
 };
 
 /// Computes `batch` samples; `input` and `output` are densely packed in the program's types.
