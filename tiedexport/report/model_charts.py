@@ -77,7 +77,10 @@ def latent_chart(
     chart = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_point(filled=True, size=26, opacity=0.75)
-        .encode(x=alt.X("x:Q", axis=axes[0]), y=alt.Y("y:Q", axis=axes[1]))
+        .encode(
+            x=alt.X("x:Q", axis=axes[0], scale=alt.Scale(padding=8)),
+            y=alt.Y("y:Q", axis=axes[1], scale=alt.Scale(padding=8)),
+        )
     )
     if 0 < len(kinds) <= 2 * len(SERIES):
         names = list(map(str, kinds))

@@ -145,7 +145,7 @@ def _runner(row: Latency) -> str:
 def _ticks(values: Sequence[float]) -> list[float]:
     """Powers of ten, and between them 2 and 5 where there are few of them."""
     low, high = min(values), max(values)
-    steps = (1, 2, 5) if high / low < 50 else (1,)
+    steps = (1, 2, 5) if high / low < 300 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = [float(f"{step}e{power}") for power in powers for step in steps]
     return [tick for tick in every if low / 2 <= tick <= high * 2]
@@ -163,7 +163,7 @@ def _colours(alt: Any, rows: Sequence[Latency]) -> Any:
 
 
 def _legend(alt: Any) -> Any:
-    return alt.Legend(title=None, orient="bottom", columns=3, symbolType="stroke")
+    return alt.Legend(title=None, orient="bottom", columns=3, symbolOpacity=1)
 
 
 def _colour(alt: Any, rows: Sequence[Latency]) -> Any:

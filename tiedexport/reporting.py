@@ -1,0 +1,109 @@
+"""The report of a bundle, from results at hand and a look at the model at work."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from tiedexport import report
+from tiedexport.advice import advise
+from tiedexport.bundle import Bundle, open_bundle
+from tiedexport.errors import BadInputError, TiedExportError
+from tiedexport.observation import observe
+from tiedexport.results import BenchResult, TrainResult, VerifyResult
+from tiedexport.results.demo import DemoResult
+from tiedexport.results.kinds import read_result
+from tiedexport.results.ties import AuditResult
+from tiedexport.runtimes import runtime_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tiedexport.results.observation import Observation
+    from tiedexport.spec import Precision
+
+_VERBS: dict[type, str] = {
+    VerifyResult: "verify",
+    BenchResult: "bench",
+    TrainResult: "train",
+    AuditResult: "audit",
+}
+
+
+def write(bundle: str | Path, results: Iterable[str | Path], output: str | Path) -> Path:
+    """Write the report of a bundle, with what the JSON files of other verbs hold.
+
+    Args:
+        bundle: its path.
+        results: at most one file a verb; one of `demo` stands for all of its verbs.
+        output: the HTML file; see `tiedexport.report.report`.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        BadInputError: a file is no result, or of another bundle, or there are two of a verb.
+        TiedExportError: whatever `report` raises.
+    """
+    opened = open_bundle(bundle)
+    found: dict[str, Any] = {}
+    for path in results:
+        for result in _parts(read_result(path)):
+            verb = _VERBS[type(result)]
+            if verb in found:
+                raise BadInputError(
+                    f"a second result of {verb}", where=path, expected="one file a verb"
+                )
+            _refuse_of_another(opened, result, path)
+            found[verb] = result
+    return present(opened, output=Path(output), **found)
+
+
+def present(
+    bundle: Bundle,
+    *,
+    verify: VerifyResult | None = None,
+    bench: BenchResult | None = None,
+    train: TrainResult | None = None,
+    audit: AuditResult | None = None,
+    output: Path,
+) -> Path:
+    """Watch the model at work, decide what to deploy, and write the report; see `report`."""
+
+    def hidden_copies(runtime: str, precision: Precision) -> str | None:
+        return runtime_named(runtime).hidden_copies(bundle, precision)
+
+    seen: Observation | str
+    try:
+        seen = observe(bundle)
+    except TiedExportError as error:
+        seen = f"{error.what}; {error.hint or error.got}"
+    return report.report(
+        bundle,
+        verify=verify,
+        bench=bench,
+        train=train,
+        audit=audit,
+        observation=seen,
+        advice=advise(bench, verify, audit, hidden_copies),
+        output=output,
+    )
+
+
+def _parts(result: object) -> list[Any]:
+    if isinstance(result, DemoResult):
+        return [result.train, result.audit, result.verify, result.bench]
+    return [result]
+
+
+def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
+    """A result names its bundle by path: it may have moved since, but keeps its name."""
+    of = getattr(result, "bundle", bundle.path)
+    if PurePath(of).name != bundle.path.name:
+        raise BadInputError(
+            "the result is of another bundle",
+            where=path,
+            got=PurePath(of).name,
+            expected=bundle.path.name,
+            hint=f"tiedexport {_VERBS[type(result)]} {bundle.path} --json FILE",
+        )
