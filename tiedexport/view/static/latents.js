@@ -76,7 +76,7 @@ export class Latents {
     if (now < Number(input.min)) input.min = now;
     if (now > Number(input.max)) input.max = now;
     input.value = now;
-    value.textContent = now.toFixed(2).replace("-", "−");
+    value.textContent = now.toFixed(2).replaceAll("-", "−");
   }
 
   draw() {

@@ -10,6 +10,7 @@ import { duration, nameOf, shapeOf, shown } from "./words.js";
 
 const FACTOR = 4;
 const SETTLED_MS = 250;
+const MOST_DECODED = 16;
 const $ = (id) => document.getElementById(id);
 
 class Page {
@@ -221,7 +222,8 @@ class Page {
       paint($("decoded"), values, this.picture);
     } else {
       plot($("decoded-plot"), this.found.reconstruction, values);
-      $("decoded-numbers").textContent = Array.from(values.subarray(0, 16), shown).join("  ");
+      const first = Array.from(values.subarray(0, MOST_DECODED), shown);
+      $("decoded-numbers").textContent = first.join("  ") + (first.length < values.length ? " …" : "");
     }
   }
 

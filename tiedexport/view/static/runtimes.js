@@ -27,6 +27,7 @@ export class Runtimes {
     canvas.className = "picture thumb";
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Reconstruction by ${nameOf(row)}`);
+    if (this.picture) Object.assign(canvas, { width: this.picture.width, height: this.picture.height });
     const picture = document.createElement("td");
     picture.append(canvas);
     picture.hidden = !this.picture;

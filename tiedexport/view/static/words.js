@@ -2,9 +2,10 @@
 
 export function shown(value) {
   if (!Number.isFinite(value)) return String(value);
+  if (value === 0) return "0";
   const size = Math.abs(value);
-  if (value !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1).replace("-", "−");
-  return value.toFixed(size < 0.1 ? 4 : size < 10 ? 3 : 1).replace("-", "−");
+  if (size < 1e-3 || size >= 1e5) return value.toExponential(1).replaceAll("-", "−");
+  return value.toFixed(size < 0.1 ? 4 : size < 10 ? 3 : 1).replaceAll("-", "−");
 }
 
 export function duration(seconds) {
