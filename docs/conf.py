@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tiedexport
 
@@ -39,6 +39,12 @@ nitpick_ignore_regex = [("py:.*", r"(?!tiedexport\.).*"), ("py:.*", r"tiedexport
 
 _MARKUP = re.compile(r"\||(?<![*\w])\*(?=\w)")
 
+_ATTRIBUTES = {
+    "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    'role="heading"': 'role="heading" aria-level="2"',
+}
+
 
 def _plain(
     _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
@@ -47,6 +53,16 @@ def _plain(
     lines[:] = [_MARKUP.sub(r"\\\g<0>", line) for line in lines]
 
 
+def _for_keyboards(
+    _app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object
+) -> None:
+    """What scrolls sideways can be scrolled by keys, and what is a heading has a level."""
+    for part in {"body", "furo_navigation_tree"} & context.keys():
+        for found, instead in _ATTRIBUTES.items():
+            context[part] = context[part].replace(found, instead)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _plain, priority=1000)
+    app.connect("html-page-context", _for_keyboards, priority=1000)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import DESK, PHONE, assert_accessible, assert_fits, visit
 from doc_pages import DOCS, ROOT, TUTORIAL, Page, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from playwright.sync_api import Browser
 
 BLOCKS = {
     f"{path.relative_to(DOCS)}:{line}-{language}": (path, line) for path, line, language in blocks()
@@ -116,3 +119,15 @@ def test_no_style_loads_anything_from_a_network(site: dict[Path, _Html]) -> None
         assert "url(http" not in text, style.name
         assert "url(//" not in text, style.name
         assert "@import" not in text or "@import url(" not in text, style.name
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (PHONE, "dark")])
+@pytest.mark.parametrize("page", ["index", "tutorial", "explanation/figures", "howto/cpp"])
+def test_a_page_fits_its_window_and_serves_a_keyboard(
+    site: dict[Path, _Html], chromium: Browser, page: str, size: tuple[int, int], scheme: str
+) -> None:
+    (path,) = (path for path in site if path.as_posix().endswith(f"/html/{page}.html"))
+    with visit(chromium, path.as_uri(), size, scheme) as seen:
+        assert seen.console == []
+        assert_fits(seen.page)
+        assert_accessible(seen.page)
