@@ -126,6 +126,21 @@ TEST(Pool, TakesPartsOfWorkersThatAreBusy) {
   other.join();
 }
 
+TEST(Pool, GivesAPartOfALateWorkerToTheCallerOnly) {
+  Pool pool(2);
+  for (int run = 0; run < 10; ++run) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the worker falls asleep
+    std::atomic<int> begun{0};
+    pool.run([&](int part) {
+      if (part == 0) return;
+      begun.fetch_add(1);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the worker wakes meanwhile
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    ASSERT_EQ(begun.load(), 1) << "run " << run;
+  }
+}
+
 TEST(Pool, LeavesSignalsToTheApplication) {
   Pool pool(2);
   std::atomic<int> begun{0};

@@ -21,6 +21,9 @@ namespace {
 /// How long a thread watches a variable before it sleeps: longer than the steps of a small stage,
 /// far shorter than anyone would notice.
 constexpr std::chrono::microseconds kSpin{50};
+/// How long the caller waits for a worker before it looks whether the worker has begun at all: one
+/// that is awake has, and would then have to fetch its claim back from the caller's core.
+constexpr std::chrono::microseconds kPatience{2};
 constexpr int kPausesPerLook = 32;  // at the clock
 
 void pause_briefly() {
@@ -33,8 +36,9 @@ void pause_briefly() {
 
 /// Whether `happened` came true while spinning.
 template <class Happened>
-bool spin_until(const Happened& happened) {
-  const auto end = std::chrono::steady_clock::now() + kSpin;
+bool spin_until(const Happened& happened, std::chrono::microseconds limit) {
+  if (happened()) return true;
+  const auto end = std::chrono::steady_clock::now() + limit;
   do {
     for (int i = 0; i < kPausesPerLook; ++i) {
       if (happened()) return true;
@@ -44,18 +48,32 @@ bool spin_until(const Happened& happened) {
   return happened();
 }
 
-/// Which run took a part last. Each on a cache line of its own, since every thread writes its own.
-struct alignas(64) Claim {
+// A line of cache that one core writes and another reads takes 0.1 to 2 µs on its way, so what is
+// used together lies together, and apart from what others write.
+
+/// What a worker needs to begin, in one line.
+struct alignas(64) Order {
   std::atomic<std::uint64_t> run{0};
+  // Of the present run, written before its number.
+  void (*part)(const void* context, int index) = nullptr;
+  const void* context = nullptr;
+  std::atomic<bool> stopping{false};
+};
+
+/// Which run took a part last, and which one finished it. The claim stays with the worker as long
+/// as that comes in time; the caller reads only the other.
+struct Slot {
+  alignas(64) std::atomic<std::uint64_t> claimed{0};
+  alignas(64) std::atomic<std::uint64_t> finished{0};
 };
 
 }  // namespace
 
 /// Runs are numbered. A part of run n belongs to whoever moves its claim from n - 1 to n, so a
 /// worker that comes late, even by whole runs, finds nothing to take, and the caller never waits
-/// for a worker that has not begun: it takes that part too.
+/// for a worker that has not begun: it takes that part too. Part 0 is always the caller's.
 struct Pool::State {
-  explicit State(int threads) : size(threads), claims(static_cast<std::size_t>(threads)) {}
+  explicit State(int threads) : size(threads), slots(static_cast<std::size_t>(threads)) {}
 
   struct Worker {
     State* state;
@@ -65,15 +83,12 @@ struct Pool::State {
 
   const int size;
   const pid_t owner = getpid();  // has the workers; a forked process has none
-  std::vector<Claim> claims;
+  std::vector<Slot> slots;       // of parts; that of part 0 is not used
   std::vector<Worker> workers;
 
-  std::atomic<bool> taken{false};  // by a call
-  Raw part = nullptr;              // of the present run; written before its number
-  const void* context = nullptr;
-  alignas(64) std::atomic<std::uint64_t> run{0};
-  alignas(64) std::atomic<int> unfinished{0};
-  std::atomic<bool> stopping{false};
+  alignas(64) std::atomic<bool> taken{false};  // by a call
+  bool late = false;                           // a worker, in the run before
+  Order order;
 
   std::mutex mutex;
   std::condition_variable work_came, work_done;
@@ -84,8 +99,8 @@ struct Pool::State {
   void stop_workers();
   void announce();
   bool forked() const { return getpid() != owner; }
-  bool compute(int index, std::uint64_t number);
-  void wait_for_others();
+  bool claim(Slot& slot, std::uint64_t number);
+  void finish(std::uint64_t number);
   std::uint64_t wait_for_run_after(std::uint64_t seen);
   static void* work(void* worker);
 };
@@ -111,7 +126,7 @@ void Pool::State::start_workers() {
 }
 
 void Pool::State::stop_workers() {
-  stopping.store(true);
+  order.stopping.store(true);
   announce();
   for (const Worker& worker : workers) pthread_join(worker.thread, nullptr);
 }
@@ -120,25 +135,34 @@ void Pool::State::stop_workers() {
 /// a worker counts itself before it looks at the number again: one of the two sees the other. In a
 /// forked process nobody sleeps, whatever the count, and the mutex may be held for ever.
 void Pool::State::announce() {
-  run.fetch_add(1);
+  order.run.fetch_add(1);
   if (workers_asleep.load() == 0 || forked()) return;
   { const std::lock_guard<std::mutex> lock(mutex); }
   work_came.notify_all();
 }
 
-/// Computes a part of run `number` unless somebody has taken it.
-bool Pool::State::compute(int index, std::uint64_t number) {
+bool Pool::State::claim(Slot& slot, std::uint64_t number) {
   std::uint64_t last = number - 1;
-  if (!claims[static_cast<std::size_t>(index)].run.compare_exchange_strong(last, number)) {
-    return false;
-  }
-  part(context, index);
-  return true;
+  return slot.claimed.compare_exchange_strong(last, number);
 }
 
-void Pool::State::wait_for_others() {
-  const auto done = [this] { return unfinished.load() == 0; };
-  if (spin_until(done)) return;
+/// Takes the parts that nobody has begun, and waits for the others.
+void Pool::State::finish(std::uint64_t number) {
+  const auto done = [this, number] {
+    for (std::size_t i = 1; i < slots.size(); ++i)
+      if (slots[i].finished.load() != number) return false;
+    return true;
+  };
+  if (!late && spin_until(done, kPatience)) return;
+  late = false;
+  for (int i = 1; i < size; ++i) {
+    Slot& slot = slots[static_cast<std::size_t>(i)];
+    if (!claim(slot, number)) continue;
+    late = true;
+    order.part(order.context, i);
+    slot.finished.store(number);
+  }
+  if (spin_until(done, kSpin)) return;
   std::unique_lock<std::mutex> lock(mutex);
   caller_asleep.store(true);
   work_done.wait(lock, done);
@@ -146,25 +170,28 @@ void Pool::State::wait_for_others() {
 }
 
 std::uint64_t Pool::State::wait_for_run_after(std::uint64_t seen) {
-  const auto came = [this, seen] { return run.load() != seen; };
-  if (!spin_until(came)) {
+  const auto came = [this, seen] { return order.run.load() != seen; };
+  if (!spin_until(came, kSpin)) {
     std::unique_lock<std::mutex> lock(mutex);
     workers_asleep.fetch_add(1);
     work_came.wait(lock, came);
     workers_asleep.fetch_sub(1);
   }
-  return run.load();
+  return order.run.load();
 }
 
 void* Pool::State::work(void* worker) {
   State& state = *static_cast<Worker*>(worker)->state;
   const int index = static_cast<Worker*>(worker)->index;
+  Slot& slot = state.slots[static_cast<std::size_t>(index)];
   std::uint64_t number = 0;
   for (;;) {
     number = state.wait_for_run_after(number);
-    if (state.stopping.load()) return nullptr;
-    if (!state.compute(index, number)) continue;
-    if (state.unfinished.fetch_sub(1) == 1 && state.caller_asleep.load()) {
+    if (state.order.stopping.load()) return nullptr;
+    if (!state.claim(slot, number)) continue;
+    state.order.part(state.order.context, index);
+    slot.finished.store(number);
+    if (state.caller_asleep.load()) {
       {
         const std::lock_guard<std::mutex> lock(state.mutex);
       }
@@ -191,14 +218,12 @@ void Pool::run_raw(Raw part, const void* context) {
     for (int i = 0; i < state.size; ++i) part(context, i);
     return;
   }
-  state.part = part;
-  state.context = context;
-  state.unfinished.store(state.size);
-  const std::uint64_t number = state.run.load() + 1;
+  state.order.part = part;
+  state.order.context = context;
+  const std::uint64_t number = state.order.run.load() + 1;
   state.announce();
-  int computed = 0;
-  for (int i = 0; i < state.size; ++i) computed += state.compute(i, number) ? 1 : 0;
-  if (state.unfinished.fetch_sub(computed) != computed) state.wait_for_others();
+  part(context, 0);
+  state.finish(number);
   state.taken.store(false);
 }
 
