@@ -90,8 +90,12 @@ def test_a_failure_in_any_model_is_the_suite_s(tmp_path, tiny, monkeypatch):
     assert not result.passed
 
 
-@pytest.mark.parametrize("models", [("digits", "nonesuch"), ()])
-def test_a_model_that_does_not_exist_is_refused_before_anything_is_built(tmp_path, models):
-    with pytest.raises(UsageError, match="unknown model"):
-        suite(tmp_path / "results", models=models)
+@pytest.mark.parametrize(
+    "wrong", [{"models": ("digits", "nonesuch")}, {"models": ()}, {"batch": (0,)}, {"threads": 0},
+              {"duration_s": -1.0}],
+)  # fmt: skip
+def test_a_mistake_is_refused_before_anything_is_built(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr(module, "untrained_bundle", lambda *_: pytest.fail("built"))
+    with pytest.raises(UsageError):
+        suite(tmp_path / "results", **wrong)
     assert not (tmp_path / "results").exists()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiedexport.bundle import Check
+    from tiedexport.results import Status
 
 LEAST_PROCESSES = 5
 
@@ -127,8 +128,10 @@ def _row(
     row: Candidate, threads: int, check: Check, readings: list[list[int]], failed: str
 ) -> ColdStart:
     named = (row.runtime.name, row.precision, row.memory, threads)
+    remark = row.runtime.remark
     if row.reason or failed:
-        return ColdStart(*named, "failed" if failed else "not run", failed or row.reason)
+        status: Status = "failed" if failed else "not run"
+        return ColdStart(*named, status, failed or row.reason, remark=remark)
     parts = zip(*([b - a for a, b in pairwise(one)] for one in readings), strict=True)
     totals_s = [(one[-1] - one[0]) / 1e9 for one in readings]
     return ColdStart(
@@ -139,5 +142,6 @@ def _row(
         total_s=median(totals_s),
         least_s=min(totals_s),
         most_s=max(totals_s),
+        remark=remark,
         **dict(zip(PARTS, (median(part) / 1e9 for part in parts), strict=True)),
     )

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tiedexport.bundle import open_bundle
-from tiedexport.errors import RuntimeFailedError, TiedExportError
+from tiedexport.errors import RuntimeFailedError, TiedExportError, UsageError
 from tiedexport.gate import nothing
 from tiedexport.results.bench import Timer, WarmUp
 from tiedexport.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
 
     from tiedexport.bundle import Bundle
@@ -91,6 +91,16 @@ class SessionContender:
     def close(self) -> None:
         """Close the session."""
         self._session.close()
+
+
+def refuse_batches(sizes: Sequence[int]) -> None:
+    """Refuse sizes of which one is no size of a batch.
+
+    Raises:
+        UsageError: there is none, or one is not positive.
+    """
+    if not sizes or min(sizes) < 1:
+        raise UsageError("batch sizes must be positive", got=list(sizes))
 
 
 def golden_inputs(bundle: Bundle, stage: StageSpec, batch: int) -> np.ndarray:

@@ -13,8 +13,9 @@ from msgspec import Struct
 from tiedexport import fresh
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.candidates import candidates
+from tiedexport.contender import refuse_batches
 from tiedexport.device import memory_bytes
-from tiedexport.errors import RuntimeFailedError, UsageError
+from tiedexport.errors import RuntimeFailedError
 from tiedexport.memory import PeakMemory, private_bytes, pss_bytes
 from tiedexport.progress import Progress
 from tiedexport.results.cold import Footprint, Held
@@ -76,8 +77,7 @@ def footprint(
     Raises:
         UsageError: an argument is out of range or names nothing that exists.
     """
-    if batch < 1:
-        raise UsageError("batch sizes must be positive", got=batch)
+    refuse_batches([batch])
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     rows, found = list(candidates(bundle, runtime, memory)), []
     with (progress or Progress(quiet=True)).task("memory", len(rows)) as task:
@@ -95,8 +95,9 @@ def _row(
     asked: Callable[[Question], tuple[Answer, int]],
 ) -> Footprint:
     named = (row.runtime.name, row.precision, row.memory, threads)
+    remark = row.runtime.remark
     if row.reason:
-        return Footprint(*named, "not run", row.reason)
+        return Footprint(*named, "not run", row.reason, remark=remark)
     on_gpu = row.runtime.on_gpu
     try:
         answer, peak_bytes = asked(
@@ -111,7 +112,7 @@ def _row(
             )
         )
     except RuntimeFailedError as error:
-        return Footprint(*named, "failed", error.what)
+        return Footprint(*named, "failed", error.what, remark=remark)
     return Footprint(
         *named,
         "passed",
@@ -122,6 +123,7 @@ def _row(
         peak_pss_bytes=max(peak_bytes, answer.loaded.pss_bytes, answer.ran.pss_bytes),
         device_bytes=answer.device_bytes,
         disk_bytes=disk_bytes(bundle, row.precision, row.runtime.name),
+        remark=remark,
     )
 
 

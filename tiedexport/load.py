@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.candidates import candidates
-from tiedexport.contender import golden_inputs
+from tiedexport.contender import golden_inputs, refuse_batches
 from tiedexport.errors import TiedExportError, UsageError
 from tiedexport.progress import Progress
 from tiedexport.results.load import Load
@@ -99,8 +99,7 @@ def load(
         raise UsageError(
             "not a useful number of callers", got=callers, expected=f"1 to {MOST_CALLERS}"
         )
-    if batch < 1:
-        raise UsageError("batch sizes must be positive", got=batch)
+    refuse_batches([batch])
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     name = STAGE_OF_VERB.get(stage, stage)
     bundle.manifest.stage(name)
@@ -108,9 +107,8 @@ def load(
     found: list[Load] = []
     with (progress or Progress(quiet=True)).task("load", len(rows)) as task:
         for row in rows:
-            empty = Load(
-                row.runtime.name, name, row.precision, row.memory, threads, batch, 1, "not run"
-            )
+            named = (row.runtime.name, name, row.precision, row.memory, threads, batch)
+            empty = Load(*named, callers=1, status="not run", remark=row.runtime.remark)
             found += _rows(bundle, row, empty, numbers_up_to(callers), duration_s)
             task.advance(note=f"{row.runtime.name} {row.precision}")
     return tuple(found)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tiedexport.results import BenchResult, VerifyResult
     from tiedexport.results.acceptance import AcceptanceResult
     from tiedexport.results.demo import DemoResult
+    from tiedexport.results.suite import SuiteResult
 
 R = TypeVar("R", bound="Struct")
 
@@ -122,7 +123,9 @@ class Output:
         if self._for_people:
             click.echo(text)
 
-    def verdict(self, result: VerifyResult | BenchResult | DemoResult | AcceptanceResult) -> None:
+    def verdict(
+        self, result: VerifyResult | BenchResult | SuiteResult | DemoResult | AcceptanceResult
+    ) -> None:
         """The last line of every check, with the command that repeats it, and its exit code.
 
         Where nothing failed but not all that is required ran, it is incomplete. It names the first

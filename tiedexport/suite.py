@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from tiedexport import atomic, environment, export
 from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import Checkpoint, save_checkpoint
+from tiedexport.contender import refuse_batches
 from tiedexport.errors import UsageError
 from tiedexport.families import config_from, family_named
 from tiedexport.measure import bench
+from tiedexport.measure.turns import Budget
 from tiedexport.progress import Progress
 from tiedexport.results import to_json
 from tiedexport.results.suite import SuiteModel, SuiteResult
@@ -80,6 +82,8 @@ def suite(
     if (unknown := [name for name in models if name not in MODELS]) or not models:
         got = ", ".join(unknown) or "none"
         raise UsageError("unknown model of the suite", got=got, expected=", ".join(MODELS))
+    refuse_batches(batch)
+    Budget(warmup_ms / 1e3, duration_s, iterations, (), threads).check()
     progress, found = progress or Progress(quiet=True), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(bundles or temporary)

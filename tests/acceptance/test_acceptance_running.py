@@ -77,7 +77,7 @@ def test_json_on_standard_output_is_that_of_the_file(tmp_path, sections, capsys)
         (("--acceptance", "--threads", "2"), "--threads does not go with --acceptance"),
         (("--acceptance", "--batch", "0"), "batch sizes must be positive"),
         (("--acceptance", "--duration", "-1"), "a measurement needs time"),
-        (("-o", "somewhere", "x.tied"), "-o goes with --acceptance"),
+        (("-o", "somewhere", "x.tied"), "-o goes with --suite and --acceptance"),
         ((), "Missing argument 'NAME.TIED'"),
     ],
 )

@@ -25,7 +25,7 @@ from tiedexport.acceptance import (
 )
 from tiedexport.acceptance.job import Job, Settings, reporting
 from tiedexport.bundle import open_bundle
-from tiedexport.errors import UsageError
+from tiedexport.contender import refuse_batches
 from tiedexport.progress import Progress
 from tiedexport.results import to_json
 from tiedexport.results.acceptance import AcceptanceResult, judged, unreported
@@ -81,8 +81,7 @@ def acceptance(
     begin = time.perf_counter()
     given = None if bundle is None else open_bundle(bundle).path
     settings = Settings(tuple(batch), warmup_ms, duration_s, iterations)
-    if not batch or min(batch) < 1:
-        raise UsageError("batch sizes must be positive", got=list(batch))
+    refuse_batches(batch)
     settings.budget.check()
     progress = progress or Progress(quiet=True)
     sections = [unreported(name, question) for name, question, _ in SECTIONS]

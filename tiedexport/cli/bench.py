@@ -12,8 +12,16 @@ from click.core import ParameterSource
 from tiedexport.cli.options import PATH, comma_separated, common, json_option, progress_bar
 from tiedexport.output import Output, writable_place
 
-_ACCEPTANCE = ("batch", "warmup_ms", "duration_s", "iterations")
-"""The options that go with it."""
+_BUDGET = ("batch", "warmup_ms", "duration_s", "iterations")
+"""The options that go with --suite and --acceptance, each of which has defaults of its own."""
+
+_BESIDE = ("roofline", "cold", "memory_use", "callers")
+"""What is measured beside latency."""
+
+_SHARED = ("runtime", "stage", "batch", "threads", "memory")
+"""The options that this and latency have in common."""
+
+_SUITE_FOLDER = Path("bench/results/suite")
 
 
 def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -58,14 +66,22 @@ def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
               help="Write every single time as JSON.")  # fmt: skip
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False,
               callback=_print_schema, help="Print the JSON Schema of --json.")  # fmt: skip
+@click.option("--roofline", is_flag=True, help="Each latency against the limit of this machine.")
+@click.option("--cold", is_flag=True, help="Fresh processes to their first output, 7 a contender.")
+@click.option("--memory-use", is_flag=True, help="Memory of fresh processes, and bytes on disk.")
+@click.option("--concurrency", "callers", type=click.IntRange(1, 256), metavar="N",
+              help="1, 2, 4, … N callers of one session at once.")  # fmt: skip
+@click.option("--suite", is_flag=True,
+              help="The standing matrix of models in place of NAME.TIED; minutes.")  # fmt: skip
 @click.option("--acceptance", is_flag=True, help="All that needs a GPU; NAME.TIED may be left out.")
-@click.option("-o", "--output", type=PATH, help="Folder of --acceptance's results.")
+@click.option("-o", "--output", type=PATH, help="Folder of --suite's or --acceptance's results.")
 @json_option
 @common
 def bench(
     quiet: bool,
     json_file: Path | None,
     acceptance: bool,
+    suite: bool,
     output: Path | None,
     details: bool,
     **arguments: Any,
@@ -75,39 +91,81 @@ def bench(
     All of them run round by round in one call. Every call counts; figures that may not repeat are
     named. "Faster" is said only where the 99 % interval of the ratio excludes 1.
 
+    With --suite: two stacks and one layer of 1, 16 and 256 MiB, with untrained weights, at batch 1,
+    8 and 64, 0.3 s each; --batch, --warmUp, --duration and --iterations change that.
+
     With --acceptance: builds, numerics, sharing, device latency beside peers (0.25 s each), and
     failures, a verdict each. It exits with 1 if any disagrees and with 3 if any could not run.
     """
+    if acceptance and suite:
+        raise click.UsageError("--suite does not go with --acceptance")
     if acceptance:
         _accept(quiet, json_file, output, arguments)
+        return
+    if suite:
+        _suite(quiet, json_file, output, arguments)
         return
     if arguments["bundle"] is None:
         raise click.UsageError("Missing argument 'NAME.TIED'.")
     if output is not None:
-        raise click.UsageError("-o goes with --acceptance")
+        raise click.UsageError("-o goes with --suite and --acceptance")
     from tiedexport import measure as verb
+    from tiedexport.bundle import open_bundle
     from tiedexport.report.bench_terminal import print_bench
+    from tiedexport.surroundings import surround
 
-    result = verb.bench(**arguments, progress=progress_bar(quiet))
+    beside = {name: arguments.pop(name) for name in _BESIDE}
+    arguments["bundle"] = open_bundle(arguments["bundle"])
+    progress = progress_bar(quiet)
+    result = verb.bench(**arguments, progress=progress)
+    beside |= {name: arguments[name] for name in ("bundle", *_SHARED)}
+    result = surround(result, **beside, progress=progress)
     out = Output(json_file)
     out.show(result, partial(print_bench, details=details))
+    out.verdict(result)
+
+
+def _only(flag: str, arguments: dict[str, Any], taken: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the options that go with the flag and were given.
+
+    Raises:
+        click.UsageError: another was given.
+    """
+    ctx = click.get_current_context()
+    options = {param.name: param.opts[-1] for param in ctx.command.params}
+    given = {
+        name
+        for name in (*arguments, "details")
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    for name in options:
+        if name in given and name not in taken:
+            what = options[name] if options[name].startswith("-") else "NAME.TIED"
+            raise click.UsageError(f"{what} does not go with {flag}")
+    return {name: arguments[name] for name in taken if name in given}
+
+
+def _suite(
+    quiet: bool, json_file: Path | None, output: Path | None, arguments: dict[str, Any]
+) -> None:
+    chosen = _only("--suite", arguments, ("runtime", "threads", *_BUDGET))
+    folder = output or _SUITE_FOLDER
+    if output is None and not folder.parent.is_dir():
+        raise click.UsageError(f"there is no {folder.parent} here: name a folder with -o")
+    from tiedexport import suite as verb
+    from tiedexport.report.bench_terminal import print_suite
+
+    result, path = verb.suite(folder, **chosen, progress=progress_bar(quiet))
+    out = Output(json_file)
+    out.show(result, print_suite)
+    out.say(f"results: {path}")
     out.verdict(result)
 
 
 def _accept(
     quiet: bool, json_file: Path | None, output: Path | None, arguments: dict[str, Any]
 ) -> None:
-    ctx = click.get_current_context()
-    taken = {"bundle", *_ACCEPTANCE}
-    options = {param.name: param.opts[-1] for param in ctx.command.params}
-    for name in [name for name in arguments if name not in taken] + ["details"]:
-        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"{options[name]} does not go with --acceptance")
-        arguments.pop(name, None)
-    # What is not asked for is as the acceptance has it: it has many more contenders.
-    for name in _ACCEPTANCE:
-        if ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
-            del arguments[name]
+    arguments = _only("--acceptance", arguments, ("bundle", *_BUDGET))
     from tiedexport import acceptance as verb
     from tiedexport.acceptance import pages
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from tiedexport import environment, trt
 from tiedexport.bundle import Bundle, open_bundle
-from tiedexport.contender import empty_call
+from tiedexport.contender import empty_call, refuse_batches
 from tiedexport.errors import UsageError
 from tiedexport.measure import against as earlier_results
 from tiedexport.measure import times
@@ -153,8 +153,7 @@ class _Run:
 
 
 def _heats(bundle: Bundle, stage: Sequence[str], batch: Sequence[int]) -> list[tuple[str, int]]:
-    if not batch or min(batch) < 1:
-        raise UsageError("batch sizes must be positive", got=list(batch))
+    refuse_batches(batch)
     stages = [STAGE_OF_VERB.get(name, name) for name in stage]
     known = [spec.name for spec in bundle.manifest.stages]
     if unknown := [name for name in stages if name not in known]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from tiedexport.report import bench_tables, tables
+from tiedexport.report import bench_tables, surroundings_tables, tables
 from tiedexport.report.terminal import print_reason, print_reasons, print_table
 
 if TYPE_CHECKING:
     from tiedexport.results import BenchResult
     from tiedexport.results.bench import Against
+    from tiedexport.results.suite import SuiteResult
 
 
 def print_bench(
@@ -37,10 +38,26 @@ def print_bench(
         _print_changes(console, result.against)
     for status, kind, reason in bench_tables.unsteady(result):
         print_reason(console, status, kind, "may not repeat", reason)
-    print_reasons(console, tables.not_run(result.latencies))
+    for table in surroundings_tables.tables(result):
+        print_table(console, table)
+    print_reasons(console, tables.not_run(result.latencies) + surroundings_tables.reasons(result))
     for missing in result.unmeasured:
         print_reason(console, "not run", missing.what, "not run", missing.reason)
     console.print(escape(bench_tables.timer(result)))
+
+
+def print_suite(result: SuiteResult, console: Console | None = None) -> None:
+    """The tables of each model, and every reason once."""
+    console = console or Console(highlight=False)
+    told: dict[tuple[str, str, str], None] = {}
+    for model in result.models:
+        widths = " - ".join(map(str, model.widths))
+        console.print(f"[bold]{model.name}[/]: {widths}, {tables.size(model.weight_bytes)}")
+        for table in tables.latencies(model.bench):
+            print_table(console, table)
+        told |= dict.fromkeys(tables.not_run(model.bench.latencies))
+    print_reasons(console, list(told))
+    console.print(escape(f"weights: {result.weights}"))
 
 
 def _print_summaries(console: Console, result: BenchResult) -> None:

@@ -10,7 +10,10 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from tiedexport.results.cold import ColdStart, Footprint
+from tiedexport.results.load import Load
 from tiedexport.results.machine import Environment
+from tiedexport.results.roofline import Roofline
 from tiedexport.results.status import Status
 from tiedexport.spec import Precision
 
@@ -182,6 +185,9 @@ class BenchResult(Struct, frozen=True):
         confidence: of every interval.
         against: the comparison with an earlier result.
         unmeasured: what this machine cannot measure.
+        roofline: the limits of the machine, and each latency against them, if asked for.
+        cold_starts, footprints, loads: seconds to a first output, memory, and several callers of
+            one session; none where they were not asked for.
     """
 
     bundle: str
@@ -195,13 +201,18 @@ class BenchResult(Struct, frozen=True):
     confidence: float | None = None
     against: Against | None = None
     unmeasured: tuple[Unmeasured, ...] = ()
+    roofline: Roofline | None = None
+    cold_starts: tuple[ColdStart, ...] = ()
+    footprints: tuple[Footprint, ...] = ()
+    loads: tuple[Load, ...] = ()
     schema: int = BENCH_SCHEMA
 
     @property
     def failed(self) -> bool:
         """Whether any contender failed, or became slower than it may be."""
         regressed = self.against is not None and bool(self.against.regressions)
-        return regressed or any(row.status == "failed" for row in self.latencies)
+        beside = (self.latencies, self.cold_starts, self.footprints, self.loads)
+        return regressed or any(row.status == "failed" for rows in beside for row in rows)
 
     @property
     def passed(self) -> bool:

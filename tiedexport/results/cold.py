@@ -44,6 +44,7 @@ class ColdStart(Struct, frozen=True):
     total_s: float | None = None
     least_s: float | None = None
     most_s: float | None = None
+    remark: str = ""
 
 
 class Held(Struct, frozen=True):
@@ -85,3 +86,4 @@ class Footprint(Struct, frozen=True):
     peak_pss_bytes: int | None = None
     device_bytes: int | None = None
     disk_bytes: int | None = None
+    remark: str = ""

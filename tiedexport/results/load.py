@@ -17,7 +17,7 @@ class Load(Struct, frozen=True):
     Attributes:
         callers: threads of Python that call; `threads` compute for each call.
         calls: of all callers.
-        latencies: seconds of a call, by name: min, mean, median, p90, p99, max.
+        latencies_s: seconds of a call: "min", "mean", "p50", "p90", "p99", "max".
         throughput_per_s: samples a second of all callers together.
         different: results that differ.
     """
@@ -35,3 +35,4 @@ class Load(Struct, frozen=True):
     latencies_s: dict[str, float] = field(default_factory=dict)
     throughput_per_s: float | None = None
     different: int = 0
+    remark: str = ""

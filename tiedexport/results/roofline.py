@@ -44,8 +44,8 @@ class Placement(Struct, frozen=True):
     Communications of the ACM 52 (2009).
 
     Attributes:
-        moved_bytes: compulsory: each weight that the stage uses once, however often it is used,
-            and all inputs and outputs.
+        weight_bytes: each weight that the stage uses once, however often it is used.
+        moved_bytes: compulsory: those, and all inputs and outputs.
         operations: 2 m n k of each product; activations and biases are not counted.
         operations_per_byte: arithmetic intensity.
         bandwidth_per_s: bytes a second that were read of a working set as large as the weights,
@@ -64,6 +64,7 @@ class Placement(Struct, frozen=True):
     batch: int
     threads: int
     memory: str
+    weight_bytes: int
     moved_bytes: int
     operations: int
     operations_per_byte: float
@@ -75,6 +76,7 @@ class Placement(Struct, frozen=True):
     bound_by: Limit
     median_s: float
     share: float
+    remark: str = ""
 
 
 class Roofline(Struct, frozen=True):

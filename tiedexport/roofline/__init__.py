@@ -136,6 +136,7 @@ def _placed(row: Latency, done: Work, reading: Kernel, products: Kernel, near: L
         batch=row.batch,
         threads=row.threads,
         memory=row.memory,
+        weight_bytes=done.weight_bytes,
         moved_bytes=done.moved_bytes,
         operations=done.operations,
         operations_per_byte=done.operations / done.moved_bytes,
@@ -147,6 +148,7 @@ def _placed(row: Latency, done: Work, reading: Kernel, products: Kernel, near: L
         bound_by="arithmetic" if computing_s > moving_s else near,
         median_s=row.median_s,
         share=limit_s / row.median_s,
+        remark=row.remark,
     )
 
 
