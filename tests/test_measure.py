@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import handmade
 import numpy as np
@@ -146,6 +147,24 @@ def test_a_turn_of_a_fast_contender_lasts_at_least_the_stated_minimum(stage_set)
     bundle, log, _ = stage_set(fast=1e-6)
     bench(bundle, batch=(1,), duration_s=0.02)
     assert {calls for _, calls in log} == {round(turns.TURN_S / 1e-6)}
+
+
+def test_a_long_measurement_has_longer_turns_not_more_than_can_be_kept(stage_set):
+    bundle, log, _ = stage_set(fast=1e-3)
+    result = bench(bundle, batch=(1,), duration_s=60.0)
+    assert {calls for _, calls in log} == {150}
+    rounds = {len(row.rounds_ns) for row in result.latencies}
+    assert rounds == {len(log) // 2}
+    assert turns.FEWEST_TURNS < max(rounds) <= turns.MOST_TURNS
+
+
+def test_a_pause_before_each_call_counts_as_time_that_is_spent(stage_set):
+    bundle, log, _ = stage_set(fast=1e-4)
+    result = bench(bundle, batch=(1,), duration_s=1.0, idle_ms=10.0)
+    assert {calls for _, calls in log} == {1}
+    turn_s = 0.01 + 10 * 1e-4  # the last call of every turn is an outlier
+    assert {len(row.rounds_ns) for row in result.latencies} == {math.ceil(1.0 / turn_s)}
+    assert result.options["idleTime"] == 10.0
 
 
 @given(
