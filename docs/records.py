@@ -1,14 +1,16 @@
 """The directive `records`: sections on msgspec records, drawn from the records themselves.
 
-Its lines name records; a section is made for each of them and for each that their fields hold, with
-the fields' types as they are in JSON, and with what the docstring says of them. With `:untitled:`
-those that it names go without a heading of their own.
+Its lines name records, or as `package.*` all of a package that have a schema number. A section is
+made for each of them and for each that their fields hold, with the fields' types as they are in
+JSON, and with what the docstring says of them. With `:untitled:` those that it names go without a
+heading of their own.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import pkgutil
 import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,11 +39,13 @@ class Records(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Called by docutils."""
         untitled = "untitled" in self.options
-        records = {}
-        for path in (path for line in self.content for path in line.split()):
-            module, _, name = path.rpartition(".")
-            records[name] = getattr(import_module(module), name)
+        found = (
+            record for line in self.content for word in line.split() for record in _named(word)
+        )
+        records = {record.__name__: record for record in found}
+        for name, record in records.items():
             if not untitled:  # a type in a signature leads here
+                path = f"{record.__module__}.{name}"
                 self.env.domains.python_domain.note_object(path, "class", _anchor(name))
         _, schemas = msgspec.json.schema_components(records.values(), ref_template="{name}")
         made: list[nodes.Node] = []
@@ -70,6 +74,22 @@ class Records(SphinxDirective):
             self.set_source_info(item)
             members += item
         return [*content, members] if members.children else content
+
+
+def _named(path: str) -> Iterator[type]:
+    """The record of that path, or those of a package that are written on their own."""
+    home, _, name = path.rpartition(".")
+    package = import_module(home)
+    if name != "*":
+        yield getattr(package, name)
+        return
+    parts = (
+        import_module(f"{home}.{part.name}") for part in pkgutil.iter_modules(package.__path__)
+    )
+    for module in (package, *parts):
+        for found in vars(module).values():
+            if "schema" in getattr(found, "__struct_fields__", ()):
+                yield found
 
 
 def _anchor(name: str) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from browser import DESK, PHONE, assert_accessible, assert_fits, visit
 from doc_pages import DOCS, ROOT, TUTORIAL, Page, blocks
+from test_public_api import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,3 +132,9 @@ def test_a_page_fits_its_window_and_serves_a_keyboard(
         assert seen.console == []
         assert_fits(seen.page)
         assert_accessible(seen.page)
+
+
+def test_every_public_function_is_in_the_reference(site: dict[Path, _Html]) -> None:
+    (python,) = (page for path, page in site.items() if path.match("reference/python.html"))
+    for name in VERBS:
+        assert {f"tiedexport.{name}", f"tiedexport.{name.partition('.')[2]}"} & {*python.ids}, name
