@@ -163,7 +163,7 @@ TEST(Amx, GivesWhatEmulatedTilesGive) {
   for (const Shape& shape : shapes) {
     const Case c(Type::bf16, shape.rows, shape.columns, 49);
     for (const Way way : {Way::encode, Way::decode}) {
-      for (const std::size_t batch : {9U, 16U, 17U, 49U}) {
+      for (const std::size_t batch : {17U, 32U, 33U, 49U}) {
         const std::vector<float> expected = emulated.run(way, c, batch);
         const std::vector<float> results = real.run(way, c, batch);
         for (std::size_t i = 0; i < expected.size(); ++i) {

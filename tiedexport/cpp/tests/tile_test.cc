@@ -71,7 +71,7 @@ TEST_P(Tile, IsWithinTheBoundOfFloat64BeyondOneTile) {
 // own where bfloat16 are multiplied in pairs.
 TEST_P(Tile, ASampleDoesNotDependOnThreadsOrBatch) {
   const bool pairs = multiplies_pairs(simd()) && type() == Type::bf16;
-  const std::size_t few = pairs ? tile::few_samples(simd()) : 0;
+  const std::size_t few = pairs ? tile::kFewSamples : 0;
   for (const Shape& shape : shapes) {
     const Case c(type(), shape.rows, shape.columns, 513);
     for (const Way way : ways) {

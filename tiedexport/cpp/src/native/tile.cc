@@ -2,7 +2,7 @@
 // in cache.
 //
 // Every sum is made in one order, along k or i, whatever the thread and the samples beside it, so
-// results depend on neither; but that order is another for a few samples (few_samples).
+// results depend on neither; but that order is another for a few samples (kFewSamples).
 #include "native/tile.hpp"
 
 #include <algorithm>

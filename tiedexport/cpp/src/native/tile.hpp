@@ -80,12 +80,14 @@ struct Kernels {
 constexpr std::size_t kAnyBytes = std::size_t{1} << 40;
 
 /// Where bfloat16 are multiplied in pairs, batches of up to this many samples have kernels of their
-/// own, whose sums are made in another order; more of them are faster as vectors of samples. With
-/// AMX the number comes from arithmetic, not from a measurement: for b samples, both products of
-/// 512 weights (1 KiB) take 32 b instructions, one a cycle, and reading them 256 to 300 cycles (a
-/// core's 10 GB/s at about 3 GHz). So up to 8 samples memory is the limit, and beyond it tiles are,
-/// which multiply up to 16 samples in the time of one.
-constexpr std::size_t few_samples(Simd simd) { return simd == Simd::amx_bf16 ? 8 : 16; }
+/// own, whose sums are made in another order; more of them are faster as vectors of samples. So
+/// they are by AMX, for which that number comes from arithmetic, no CPU with it being at hand: a
+/// tile holds 16 samples; both products of 512 weights (1 KiB) with 16 of them take 512
+/// instructions of AVX-512, one a cycle, which is little more than reading them (256 to 300 cycles
+/// at a core's 10 GB/s) and what tiles cost beside products, measured at W [4096, 16384] on a Zen
+/// 4: 38 ms, where those kernels take 28 for 9 samples and 35 for 16. From 17 on it is 46 : 63 and
+/// better.
+constexpr std::size_t kFewSamples = 16;
 
 const Kernels& kernels(Simd simd, Type weights, std::size_t batch);
 /// For bfloat16 by AMX; null where this build has none. Only for where `why_no_amx` is null.

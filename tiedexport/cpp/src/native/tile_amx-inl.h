@@ -23,13 +23,15 @@ constexpr std::size_t kAmxRows = 768;    // as many as without AMX; sums are rea
 
 /// Rows of A are `a_stride` apart, tiles of it `a_step` along k, and the second row of tiles lies
 /// `a_next` behind the first. Tiles of B follow one another along k; the second column of them lies
-/// `b_next` behind the first. All in bytes, but for `sums_stride`.
+/// `b_next` behind the first. What comes next of W is called from memory, `ahead_stride` from row
+/// to row. All in bytes, but for `sums_stride`.
 struct Block {
   const std::byte* a;
   std::size_t a_stride, a_step, a_next;
   const std::byte* b;
   std::size_t b_next, steps;
-  const std::byte* ahead;  // rows like those of A that come next, or null
+  const std::byte* ahead;  // or null
+  std::size_t ahead_stride;
   float* sums;
   std::size_t sums_stride;
   bool accumulate;
@@ -57,7 +59,7 @@ void multiply(Tiles& tiles, const Block block) {
   for (std::size_t step = 0; step < block.steps; ++step, a += block.a_step, b += kTileBytes) {
     if (ahead != nullptr) {
       for (std::size_t row = 0; row < kBlock; ++row) {
-        __builtin_prefetch(ahead + row * block.a_stride + step * block.a_step, 0, 2);
+        __builtin_prefetch(ahead + row * block.ahead_stride + step * kLineBytes, 0, 2);
       }
     }
     tiles.template load<4>(a, block.a_stride);
@@ -84,8 +86,9 @@ void multiply_some(Tiles& tiles, const Block& block, std::size_t down, std::size
   multiply<Tiles, false, false>(tiles, block);
 }
 
-/// Rows from `row` on, `steps` tiles of them from tile `step` on, with all samples. Where tiles
-/// would reach beyond W they are copied, and filled up with zeros.
+/// Rows from `row` on, `steps` tiles of them from tile `step` on, with all samples. Rows that are
+/// loaded more than once are copied, since a power of two from row to row would keep them out of
+/// caches; so are those where tiles would reach beyond W, filled up with zeros.
 template <class Tiles>
 void encode_rows(Tiles& tiles, const EncodeTask& task, std::size_t row, std::size_t step,
                  std::size_t steps) {
@@ -95,16 +98,19 @@ void encode_rows(Tiles& tiles, const EncodeTask& task, std::size_t row, std::siz
   Block block{};
   block.a = w;
   block.a_stride = stride;
-  if (rows < kBlock || elements < steps * kDepth) {
+  const bool whole = rows == kBlock && elements == steps * kDepth;
+  if (!whole || task.vectors > 2) {
     auto* stage = reinterpret_cast<std::byte*>(task.stage);
     block.a = stage;
     block.a_stride = steps * kLineBytes;
-    std::memset(stage, 0, kBlock * block.a_stride);
+    if (!whole) std::memset(stage, 0, kBlock * block.a_stride);
     for (std::size_t r = 0; r < rows; ++r) {
       std::memcpy(stage + r * block.a_stride, w + r * stride, elements * 2);
     }
-  } else if (row + 2 * kBlock <= task.w.rows) {
+  }
+  if (row + 2 * kBlock <= task.w.rows) {
     block.ahead = w + kBlock * stride;
+    block.ahead_stride = stride;
   }
   block.a_step = kLineBytes;
   block.a_next = kSide * block.a_stride;

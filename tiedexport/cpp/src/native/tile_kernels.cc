@@ -72,7 +72,7 @@ HWY_AFTER_NAMESPACE();
 namespace tiedexport::internal::native::tile {
 
 const Kernels& kernels(Simd simd, Type weights, std::size_t batch) {
-  if (weights == Type::bf16 && batch <= few_samples(simd)) {
+  if (weights == Type::bf16 && batch <= kFewSamples) {
     return TIEDEXPORT_AT_BF16(simd, singles, few_pairs)();
   }
   if (weights == Type::bf16 && simd == Simd::amx_bf16) return *amx_kernels();
