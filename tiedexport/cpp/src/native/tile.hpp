@@ -80,13 +80,13 @@ struct Kernels {
 constexpr std::size_t kAnyBytes = std::size_t{1} << 40;
 
 /// Where bfloat16 are multiplied in pairs, batches of up to this many samples have kernels of their
-/// own, whose sums are made in another order; more of them are faster as vectors of samples. So
-/// they are by AMX, for which that number comes from arithmetic, no CPU with it being at hand: a
-/// tile holds 16 samples; both products of 512 weights (1 KiB) with 16 of them take 512
-/// instructions of AVX-512, one a cycle, which is little more than reading them (256 to 300 cycles
-/// at a core's 10 GB/s) and what tiles cost beside products, measured at W [4096, 16384] on a Zen
-/// 4: 38 ms, where those kernels take 28 for 9 samples and 35 for 16. From 17 on it is 46 : 63 and
-/// better.
+/// own, whose sums are made in another order; more of them are faster as vectors of samples.
+///
+/// For AMX that number was calculated, no CPU with it being at hand: for both products of 512
+/// weights (1 KiB) with up to 16 samples, two tiles of sums take 32 cycles; the kernels for few
+/// samples take 32 a sample, but hide them behind memory, and tiles need copies beside. Those
+/// alone, and memory, took 38 ms for W [4096, 16384] on a Zen 4, where the kernels for few samples
+/// took 28 for 9 of them and 35 for 16, and vectors 63 for 32, where copies took 46.
 constexpr std::size_t kFewSamples = 16;
 
 const Kernels& kernels(Simd simd, Type weights, std::size_t batch);
