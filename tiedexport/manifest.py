@@ -101,6 +101,16 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that a bundle says of itself.
 
     Attributes:
+        schema: of the manifest, which grows with each release that changes it.
+        generator: the release that wrote it.
+        created: when, in UTC (ISO 8601).
+        family, config: what was built, and its fields as in a recipe.
+        sample_shape: of one sample as the data had it.
+        opset: of the graphs.
+        parameter_count: each tied one counted once.
+        golden: file name of the reference inputs and outputs.
+        training: how the model was trained; null of one that was made elsewhere.
+        versions: package → version that took part.
         graphs: precision → stage → file name of the ONNX graph.
         weights: precision → file name of the safetensors file, each parameter once.
         io_dtype: type of every stage's inputs and outputs.

@@ -34,7 +34,15 @@ class Noise(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DataSection(Struct, frozen=True):
-    """Arguments of `tiedexport.data.load`; sizes left out are the loader's defaults."""
+    """What to train on: arguments of `tiedexport.data.load`.
+
+    Attributes:
+        source: "synthetic-digits", "sklearn-digits", or a path.
+        train: how many samples to train on; left out, 5,000 synthetic ones, of others 80 %.
+        held_back: how many to validate and test with, 60 % and 40 % of them; left out, 5,000
+            synthetic ones, of others the rest.
+        seed: shuffles the samples, or draws the synthetic ones.
+    """
 
     source: str
     train: Positive | None = None
@@ -69,7 +77,12 @@ class TrainingSection(Struct, frozen=True):
 
 
 class BuildSection(Struct, frozen=True):
-    """What `tiedexport build` makes of the checkpoint unless told otherwise."""
+    """What `tiedexport build` makes of the checkpoint unless told otherwise.
+
+    Attributes:
+        precisions: types to store and compute in.
+        targets: engines, such as "rtx:sm89"; none means all that the machine can build.
+    """
 
     precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16)
     targets: tuple[str, ...] = ()

@@ -12,7 +12,11 @@ from tiedexport.families import StackConfig, TiedLayer, TiedStack
 
 
 class Config(StackConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Widths from the input to the code, e.g. [784, 784, 392, 196]."""
+    """A stack of dense layers.
+
+    Attributes:
+        widths: from the input to the code, e.g. [784, 784, 392, 196].
+    """
 
     widths: tuple[int, ...]
 
