@@ -123,7 +123,7 @@ def test_no_style_loads_anything_from_a_network(site: dict[Path, _Html]) -> None
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (PHONE, "dark")])
-@pytest.mark.parametrize("page", ["index", "tutorial", "explanation/figures", "howto/cpp"])
+@pytest.mark.parametrize("page", ["tutorial", "explanation/figures"])
 def test_a_page_fits_its_window_and_serves_a_keyboard(
     site: dict[Path, _Html], chromium: Browser, page: str, size: tuple[int, int], scheme: str
 ) -> None:
