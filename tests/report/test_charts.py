@@ -19,6 +19,7 @@ from PIL import Image
 from tiedexport.report import (
     bytes_charts,
     charts,
+    layers_chart,
     model_charts,
     numbers_charts,
     reconstruction_grid,
@@ -28,9 +29,18 @@ from tiedexport.report import (
     training_curves,
 )
 from tiedexport.report.storage import storage
+from tiedexport.spec import Layer
 
 LIMITS = {"fp32": {1: 1e-5, 64: 2e-4}}
+LAYERS = (
+    Layer("dense", "a"),
+    Layer("relu"),
+    Layer("dense", "b"),
+    Layer("dense", "b", transposed=True),
+    Layer("conv_transpose", "a"),
+)
 NAMES = (
+    "model",
     "storage",
     "errors",
     "layers",
@@ -53,6 +63,7 @@ def specs(tmp_path_factory):
     files = tie_tables.short_names(untied)
     points = [(0.0, 1.0), (1.0, -1.0), (0.5, 0.25)]
     return {
+        "model": layers_chart.layers_chart(LAYERS, {"a": (6, 8, 3, 3), "b": (2, 6)}),
         "storage": bytes_charts.bytes_chart(bytes_charts.storage_bars(storage(bundle))),
         "errors": numbers_charts.error_map(verify.comparisons),
         "layers": numbers_charts.layer_map(layers),
@@ -103,6 +114,21 @@ def test_a_chart_is_the_same_bytes_every_time(specs):
     spec = specs["errors"]
     assert charts.png(spec) == charts.png(spec)
     assert charts.svg(spec, "a") == charts.svg(spec, "a")
+
+
+def test_layers_have_bars_in_order_and_arcs_join_those_of_one_weight(specs):
+    bars = values(specs["model"], 0)
+    assert [bar["said"] for bar in bars] == ["8 → 6", "6 → 2", "2 → 6", "6 → 8"]
+    arcs = values(specs["model"], 2)
+    ends = [(point["arc"], point["y"]) for point in arcs if point["step"] in (0, 24)]
+    assert ends == [("a 0", 0), ("a 0", 3), ("b 1", 1), ("b 1", 2)]
+
+
+def test_layers_without_ties_have_no_arcs_and_too_many_are_not_drawn():
+    alone = layers_chart.layers_chart(LAYERS[:3], {"a": (6, 8), "b": (2, 6)})
+    assert len(alone["layer"]) == 2
+    assert layers_chart.layers_chart(LAYERS * 9, {"a": (6, 8), "b": (2, 6)}) is None
+    assert layers_chart.layers_chart((), {}) is None
 
 
 def test_the_error_map_has_a_cell_for_each_comparison_that_ran(specs):

@@ -81,7 +81,7 @@ def test_every_picture_has_a_text_in_its_place(written):
     images = [a["alt"] for t, a in page.tags if t == "img"]
     drawings = [a["aria-label"] for t, a in page.tags if t == "svg" and a.get("role") == "img"]
     assert len(images) == 2 + 5
-    assert len(drawings) == 2 + 2 + 1 + 2
+    assert len(drawings) == 2 + 2 + 1 + 2 + 1
     assert all(images + drawings)
 
 
@@ -142,7 +142,7 @@ def test_the_twin_has_the_same_sections_and_its_pictures_exist(written):
     sections = re.findall(r"^## (.*)$", twin, flags=re.MULTILINE)
     assert sections == page.headings[5:]
     linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", twin)
-    assert len(linked) == 14
+    assert len(linked) == 15
     for name in linked:
         assert (path.parent / name).read_bytes().startswith(b"\x89PNG")
 

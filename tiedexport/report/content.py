@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiedexport.bundle import safetensors_layout
 from tiedexport.report import (
     bytes_charts,
     model_charts,
@@ -16,6 +17,7 @@ from tiedexport.report import (
     tie_tables,
     ties_section,
 )
+from tiedexport.report.layers_chart import layers_chart
 from tiedexport.report.page import Answer, Chart, Commands, Fold, Page, Section
 from tiedexport.report.storage import Storage, bundle_size, storage
 from tiedexport.report.tables import Table, size
@@ -85,8 +87,8 @@ def _subtitle(bundle: Bundle) -> str:
 def _model_answer(bundle: Bundle, training: TrainingRecord | None) -> Answer:
     manifest = bundle.manifest
     autoencoder, encoder = manifest.stage("autoencoder"), manifest.stage("encoder")
-    shapes = (autoencoder.inputs[0].element_shape, encoder.outputs[0].element_shape)
-    inner, code = (" × ".join(map(str, shape)) for shape in shapes)
+    ends = (autoencoder.inputs[0].element_shape, encoder.outputs[0].element_shape)
+    inner, code = (" × ".join(map(str, shape)) for shape in ends)
     detail = f"values to a code of {code} and back"
     if training is not None:
         detail += (
@@ -94,8 +96,13 @@ def _model_answer(bundle: Bundle, training: TrainingRecord | None) -> Answer:
             f"{training.pca_test_rmse:.4f}; {training.parameters:,} parameters, its untied twin "
             f"{training.untied_parameters:,}"
         )
-    blocks = samples_section.first_pictures(bundle)
-    return Answer("What is it?", f"{inner} → {code}", detail, blocks=blocks)
+    weights = bundle.path / next(iter(manifest.weights.values()))
+    shapes = {name: shape for name, (_, shape, *_) in safetensors_layout(weights).items()}
+    blocks: list[Block] = list(samples_section.first_pictures(bundle))
+    if (drawn := layers_chart(autoencoder.layers, shapes)) is not None:
+        label = "Its layers; arcs join those that share a weight" if manifest.ties else "Its layers"
+        blocks.append(Chart("layers", drawn, label=label))
+    return Answer("What is it?", f"{inner} → {code}", detail, blocks=tuple(blocks))
 
 
 def _tie_answer(bundle: Bundle, accounts: list[Storage], audit: AuditResult | None) -> Answer:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from tiedexport.report import charts
-from tiedexport.report.page import Chart, Commands, Fold, Reasons, Strip
+from tiedexport.report.page import Chart, Commands, Fold, Reasons, Stack, Strip
 from tiedexport.report.tables import Table
 
 if TYPE_CHECKING:
@@ -142,9 +142,11 @@ def _chart(chart: Chart) -> Html:
     spec = Html(charts.live(chart.spec))
     return tag(
         "figure",
+        *((tag("figcaption", chart.label),) if chart.label else ()),
         tag("div", Html(still), class_="live"),
         tag("script", spec, type="application/json"),
         class_="chart broad" if chart.wide else "chart",
+        tabindex="0" if chart.wide else "",
     )
 
 
@@ -152,8 +154,7 @@ def _chart(chart: Chart) -> Html:
 def _strip(strip: Strip) -> Html:
     source = "data:image/png;base64," + base64.b64encode(strip.png).decode("ascii")
     image = Html(f'<img src="{source}" alt="{escape(strip.alt)}">')
-    role = "strip first" if strip.name == "originals" else "strip"
-    return tag("figure", tag("figcaption", strip.label), image, class_=role)
+    return tag("figure", tag("figcaption", strip.label), image, class_="strip")
 
 
 @_block.register(Reasons)
@@ -173,9 +174,14 @@ def _reasons(reasons: Reasons) -> Html:
 
 @_block.register(Commands)
 def _commands(commands: Commands) -> Html:
-    return tag("pre", tag("code", "\n".join(commands.lines)))
+    return tag("pre", tag("code", "\n".join(commands.lines)), tabindex="0")
 
 
 @_block.register(Fold)
 def _fold(fold: Fold) -> Html:
     return tag("details", tag("summary", fold.summary), *map(_block, fold.blocks))
+
+
+@_block.register(Stack)
+def _stack(stack: Stack) -> Html:
+    return tag("div", *map(_block, stack.blocks), class_="stack")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from tiedexport import atomic
 from tiedexport.report import charts
-from tiedexport.report.page import Chart, Commands, Fold, Reasons, Strip
+from tiedexport.report.page import Chart, Commands, Fold, Reasons, Stack, Strip
 from tiedexport.report.tables import Table
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def _table(table: Table, folder: Path) -> str:
 
 @_block.register(Chart)
 def _chart(chart: Chart, folder: Path) -> str:
-    return _image(folder, chart.name, chart.alt, charts.png(chart.spec))
+    image = _image(folder, chart.name, chart.alt, charts.png(chart.spec))
+    return f"{text(chart.label)}\n\n{image}" if chart.label else image
 
 
 @_block.register(Strip)
@@ -94,3 +95,8 @@ def _fold(fold: Fold, folder: Path) -> str:
     summary = f"<details><summary>{text(fold.summary)}</summary>"
     inner = "\n\n".join(_block(block, folder) for block in fold.blocks)
     return f"{summary}\n\n{inner}\n\n</details>"
+
+
+@_block.register(Stack)
+def _stack(stack: Stack, folder: Path) -> str:
+    return "\n\n".join(_block(block, folder) for block in stack.blocks)

@@ -31,6 +31,7 @@ class Chart:
     name: str
     spec: Spec
     wide: bool = False
+    label: str = ""
 
     @property
     def alt(self) -> str:
@@ -70,7 +71,14 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block: TypeAlias = "Table | Chart | Strip | Reasons | Commands | Fold"
+@dataclass(frozen=True)
+class Stack:
+    """Blocks that stay below one another where the page has several columns."""
+
+    blocks: tuple[Block, ...]
+
+
+Block: TypeAlias = "Table | Chart | Strip | Reasons | Commands | Fold | Stack"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiedexport.report import images, model_charts
-from tiedexport.report.page import Chart, Section, Strip
+from tiedexport.report.page import Chart, Section, Stack, Strip
 from tiedexport.report.tables import contender
 
 if TYPE_CHECKING:
@@ -22,20 +22,20 @@ _BUNDLE_SAMPLES = 8
 def pictures(bundle: Bundle, verify: VerifyResult | None) -> Section:
     """Originals, then each distinct reconstruction and its difference from the original."""
     originals, rows = _compared(bundle, verify)
-    strips = [_strip("originals", "Originals", originals)]
+    stacks = [Stack((_strip("originals", "Originals", originals),))]
     for index, (label, shown) in enumerate(_merge_equal(rows).items()):
         difference = shown - originals
         amplified = _amplification(difference)
-        strips.append(_strip(f"reconstructions-{index}", label, shown))
+        made = _strip(f"reconstructions-{index}", label, shown)
         words = f"Difference from the originals, amplified {amplified} ×: blue too dark, "
         words += "orange too bright"
         png = images.difference_strip(difference, amplified)
         alt = f"{words}; {label}, {len(shown)} images"
-        strips.append(Strip(f"differences-{index}", words, alt, png))
+        stacks.append(Stack((made, Strip(f"differences-{index}", words, alt, png))))
     text = "Samples that the bundle carries. Runtimes whose images agree to 1/255 share a row."
     if verify is None:
         text += " Of each runtime: not run; tiedexport verify does it."
-    return Section("Originals and reconstructions", text, tuple(strips))
+    return Section("Originals and reconstructions", text, tuple(stacks))
 
 
 def first_pictures(bundle: Bundle) -> tuple[Strip, Strip]:
@@ -119,8 +119,12 @@ def errors(found: Observation | str) -> Section:
     differences = images.difference_strip(made - worst, amplified)
     blocks = (
         Chart("error-histogram", model_charts.error_chart(found.errors, who)),
-        _strip("worst", f"The worst samples, by RMSE: {figures}", worst),
-        _strip("worst-reconstructions", f"What {who} makes of them", made),
-        Strip("worst-differences", words, f"{words}: {len(made)} images", differences),
+        Stack(
+            (
+                _strip("worst", f"The worst samples, by RMSE: {figures}", worst),
+                _strip("worst-reconstructions", f"What {who} makes of them", made),
+                Strip("worst-differences", words, f"{words}: {len(made)} images", differences),
+            )
+        ),
     )
     return Section(title, f"Of {found.samples}.", blocks)

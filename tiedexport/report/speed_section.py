@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiedexport.report import speed_charts, tables
+from tiedexport.report import bench_tables, speed_charts, surroundings_tables, tables
 from tiedexport.report.page import Answer, Chart, Fold, Reasons, Section
 from tiedexport.report.tables import contender, seconds
 
@@ -42,11 +42,22 @@ def _first_stage(result: BenchResult) -> str:
 
 
 def _charts(result: BenchResult, stage: str) -> list[Chart]:
+    limits = _limits(result, stage)
     drawn = {
-        f"latency-{stage}": speed_charts.latency_chart(result, stage),
-        f"throughput-{stage}": speed_charts.throughput_chart(result, stage),
+        f"latency-{stage}": speed_charts.latency_chart(result, stage, limits),
+        f"throughput-{stage}": speed_charts.throughput_chart(result, stage, limits),
     }
     return [Chart(name, spec) for name, spec in drawn.items() if spec is not None]
+
+
+def _limits(result: BenchResult, stage: str) -> dict[str, dict[int, float]]:
+    """Precision → batch size → the least seconds of a call; none where none were measured."""
+    limits: dict[str, dict[int, float]] = {}
+    for row in result.roofline.placements if result.roofline is not None else ():
+        if row.stage == stage:
+            by_batch = limits.setdefault(str(row.precision), {})
+            by_batch[row.batch] = min(row.limit_s, by_batch.get(row.batch, row.limit_s))
+    return limits
 
 
 def section(result: BenchResult) -> Section:
@@ -57,12 +68,39 @@ def section(result: BenchResult) -> Section:
         if stage_tables and stage != _first_stage(result):
             blocks += _charts(result, stage)
         blocks += [table for table in stage_tables if table.title.startswith(f"{stage}:")]
-    if reasons := tables.not_run(result.latencies):
-        blocks.append(Reasons(tuple(reasons)))
+    blocks += bench_tables.ratios(result)
+    blocks += surroundings_tables.tables(result)
+    why = [
+        *bench_tables.unsteady(result),
+        *tables.not_run(result.latencies),
+        *surroundings_tables.reasons(result),
+        *(("not run", one.what, one.reason) for one in result.unmeasured),
+        *_not_asked_for(result),
+    ]
+    if why:
+        blocks.append(Reasons(tuple(why)))
     if stage_tables:
         blocks.append(Fold("Every figure", (tables.latency_details(result),)))
     text = (
         "All contenders took turns at each batch size, so that a drift of the machine hit all "
         "alike. Every timed call counts; arrays were bound once, outside the timed calls."
     )
+    if told := bench_tables.timer(result):
+        text += f" The timer: {told}."
     return Section("The speed", text, tuple(blocks))
+
+
+def _not_asked_for(result: BenchResult) -> list[tuple[str, str, str]]:
+    """What `bench` can measure as well, and was not asked to."""
+    absent = (
+        ("the limit of the machine", result.roofline, "--roofline"),
+        ("ratios with intervals", result.ratios, "--baseline onnxruntime"),
+        ("cold start", result.cold_starts, "--cold"),
+        ("memory", result.footprints, "--memory-use"),
+        ("several callers", result.loads, "--concurrency 4"),
+    )
+    return [
+        ("not measured", what, f"tiedexport bench {option} measures it")
+        for what, found, option in absent
+        if not found
+    ]
