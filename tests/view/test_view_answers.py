@@ -131,7 +131,7 @@ def test_two_clients_at_once_share_one_session(
     monkeypatch.setattr(view_sessions, "open_session", counted)
     inputs = np.random.default_rng(1).random((16, 20), np.float32)
     with served(bundles["dense"]) as server:
-        row = {"runtime": "onnxruntime", "precision": "fp32"}
+        row = {"runtime": "torch", "precision": "fp32"}  # not what "auto" has opened already
         start = threading.Barrier(2)
 
         def client(own: np.ndarray) -> list[np.ndarray]:
@@ -142,8 +142,8 @@ def test_two_clients_at_once_share_one_session(
         with ThreadPoolExecutor(2) as clients:
             found = np.concatenate(list(clients.map(client, np.split(inputs, 2))))
     names = [(session.runtime, str(session.precision)) for session in counted.opened]
-    assert names.count(("onnxruntime", "fp32")) == 1
-    with session_of(bundles["dense"], "onnxruntime", Precision.FP32) as session:
+    assert names.count(("torch", "fp32")) == 1
+    with session_of(bundles["dense"], "torch", Precision.FP32) as session:
         expected = np.concatenate([session.reconstruct(x[None]) for x in inputs])
     np.testing.assert_array_equal(found, expected)
 
