@@ -37,8 +37,8 @@ bool linux_permits() {
 /// What a CPU or a system lacks.
 const char* missing() {
   using cpuid::bit;
-  if (!simd_runs_here(Simd::avx512_bf16)) return "this CPU or build has no AVX-512 with bfloat16";
   if (!cpuid::all(cpuid::Leaf(7, 0).edx, bit(22) | bit(24))) return "this CPU has no AMX";
+  if (!simd_runs_here(Simd::avx512_bf16)) return "this CPU or build has no AVX-512 with bfloat16";
   if (!has_tiles_of_a_kilobyte()) return "this CPU has AMX, but no tiles of 16 rows of 64 bytes";
   if (!cpuid::all(cpuid::saved_states(), bit(17) | bit(18))) return "the system does not save AMX";
   if (!linux_permits()) return "Linux does not permit AMX to this process (arch_prctl)";
