@@ -108,8 +108,12 @@ def test_details_are_trtexec_s_lines_unbroken_in_a_pipe():
 
 
 def test_what_may_not_repeat_is_said_once_a_kind_with_the_worst_row():
-    text = one_line(printed(whole(scatter=0.3)))
+    noisy = whole(scatter=0.3)
+    text = one_line(printed(noisy))
     assert text.count("noise may not repeat") == 1
+    every = [one for row in noisy.latencies for one in row.warnings if one.kind == "noise"]
+    assert max(every, key=lambda one: one.value).reason in text
+    assert min(every, key=lambda one: one.value).reason not in text
     assert "12 of 12 rows" in text
     assert "limit 10%" in text
     assert "may not repeat" not in printed(whole())
