@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "native/products.hpp"
+#include "sanitized.hpp"
 #include "tile_case.hpp"
 
 namespace tiedexport::internal::native {
@@ -112,7 +113,7 @@ TEST_P(Stream, IsWithinTheBoundOfFloat64) {
       const Activation activation = way == Way::decode ? Activation::none : Activation::relu;
       const Expected e = expected(c, way, activation);
       for (const auto& machine : all) {
-        for (std::size_t batch = 1; batch <= kMostSamples; ++batch) {
+        for (std::size_t batch = 1; batch <= kMostSamples; batch += sanitized ? 4 : 1) {
           expect_close(machine->run(way, c, batch, activation), e, batch);
           if (HasFatalFailure()) FAIL() << words(*machine, way, c, batch);
         }

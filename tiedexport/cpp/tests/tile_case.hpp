@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "native/products.hpp"
+#include "sanitized.hpp"
 
 namespace tiedexport::internal::native {
 
@@ -169,7 +170,7 @@ struct Judge {
   void expect_close(const std::vector<float>& results, std::size_t batch) const {
     const double u = std::ldexp(1.0, -24), n = static_cast<double>(terms) + 1.0;
     const double gamma = n * u / (1.0 - n * u);
-    for (std::size_t b = 0; b < batch; ++b) {
+    for (std::size_t b = 0; b < batch; b += sanitized ? 7 : 1) {
       for (std::size_t o = 0; o < outputs; ++o) {
         double sum = bias[o], magnitude = std::abs(sum);
         for (std::size_t t = 0; t < terms; ++t) {

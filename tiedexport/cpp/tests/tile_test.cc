@@ -14,6 +14,7 @@
 
 #include "native/amx.hpp"
 #include "native/products.hpp"
+#include "sanitized.hpp"
 #include "tile_case.hpp"
 
 namespace tiedexport::internal::native {
@@ -73,14 +74,16 @@ TEST_P(Tile, ASampleDoesNotDependOnThreadsOrBatch) {
   const bool pairs = multiplies_pairs(simd()) && type() == Type::bf16;
   const std::size_t few = pairs ? tile::kFewSamples : 0;
   for (const Shape& shape : shapes) {
-    const Case c(type(), shape.rows, shape.columns, 513);
+    const std::size_t most = sanitized ? 33 : 513;
+    const Case c(type(), shape.rows, shape.columns, most);
     for (const Way way : ways) {
-      const std::vector<float> of_many = Machine(simd(), 1).run(way, c, 513);
+      const std::vector<float> of_many = Machine(simd(), 1).run(way, c, most);
       const std::vector<float> of_few =
           Machine(simd(), 1).run(way, c, std::max<std::size_t>(few, 1));
       for (const int threads : {1, 2, 3}) {
         Machine machine(simd(), threads);
         for (const std::size_t batch : batches) {
+          if (batch > most) break;
           const std::vector<float> results = machine.run(way, c, batch);
           const std::vector<float>& expected = batch <= few ? of_few : of_many;
           ASSERT_TRUE(same_bits(results.data(), expected.data(), results.size()))
