@@ -8,7 +8,7 @@ import pytest
 
 from tiedexport.candidates import candidates
 from tiedexport.errors import RuntimeFailedError, UsageError
-from tiedexport.footprint import Answer, disk_bytes, footprint
+from tiedexport.footprint import Answer, Question, _measured, disk_bytes, footprint
 from tiedexport.manifest import PlanRecord
 from tiedexport.results.cold import Held
 from tiedexport.spec import Precision
@@ -57,6 +57,22 @@ def test_files_are_those_of_the_precision_with_engines_in_place_of_graphs(bundle
 def test_an_impossible_batch_is_refused(bundle):
     with pytest.raises(UsageError, match="positive"):
         footprint(bundle, batch=0)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_a_process_measures_itself_before_and_after(dense_bundle, runtime):
+    question = Question(str(dense_bundle.path), runtime, FP32, "shared", 1, 3, on_gpu=False)
+    answer = _measured(question)
+    for held in (answer.base, answer.loaded, answer.ran):
+        assert 0 < held.private_bytes <= held.pss_bytes + (1 << 20)
+    assert answer.device_bytes is None
+
+
+def test_on_a_gpu_less_is_free_after_than_before(dense_bundle, monkeypatch):
+    free = iter([900, 300])
+    monkeypatch.setattr("tiedexport.footprint.memory_bytes", lambda: (next(free), 1000))
+    question = Question(str(dense_bundle.path), "torch", FP32, "shared", 1, 3, on_gpu=True)
+    assert _measured(question).device_bytes == 600
 
 
 def test_a_real_process_grows_as_it_loads_and_runs(dense_bundle):

@@ -18,6 +18,7 @@ from tiedexport.roofline import last_level_cache_bytes, place, roofline, working
 from tiedexport.roofline.counting import Work
 from tiedexport.roofline.jobs import WithNative, WithNumpy, WithTorch, measured
 from tiedexport.roofline.turns import LEAST_TURNS, span_s, turns_s
+from tiedexport.roofline.worker import kernels
 from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision
 
@@ -37,28 +38,28 @@ def products(per_s: float, precision=FP32, name="multiply", threads=1) -> Kernel
     return Kernel(name, "passed", threads, precision=precision, per_s=per_s)
 
 
-def placed(rows, work, kernels, cache_bytes=32 * MIB):
+def placed(rows, work, tried, cache_bytes=32 * MIB):
     works = {(one.stage, one.precision, one.batch): work for one in rows}
-    return list(place(rows, works, kernels, cache_bytes))
+    return list(place(rows, works, tried, cache_bytes))
 
 
 def test_the_limit_is_the_longer_of_moving_and_computing():
     work = Work(weight_bytes=100 * MIB, moved_bytes=100 * MIB, operations=50 * MIB)
-    kernels = [reading(10 * MIB, 100 * MIB), products(100 * MIB)]
-    (found,) = placed([row(20.0)], work, kernels)
+    tried = [reading(10 * MIB, 100 * MIB), products(100 * MIB)]
+    (found,) = placed([row(20.0)], work, tried)
     assert found.limit_s == pytest.approx(10.0)
     assert found.share == pytest.approx(0.5)
     assert (found.bound_by, found.bandwidth_by, found.peak_by) == ("memory", "read", "multiply")
     assert found.operations_per_byte == pytest.approx(0.5)
-    (found,) = placed([row(20.0)], work, [kernels[0], products(4 * MIB)])
+    (found,) = placed([row(20.0)], work, [tried[0], products(4 * MIB)])
     assert (found.limit_s, found.bound_by) == (pytest.approx(12.5), "arithmetic")
-    (found,) = placed([row(20.0)], work, kernels, cache_bytes=128 * MIB)
+    (found,) = placed([row(20.0)], work, tried, cache_bytes=128 * MIB)
     assert found.bound_by == "cache"
 
 
 def test_the_best_kernel_counts_of_those_with_the_same_threads_size_and_type():
     work = Work(weight_bytes=100 * MIB, moved_bytes=100 * MIB, operations=1)
-    kernels = [
+    tried = [
         reading(10 * MIB, 100 * MIB, "slow"),
         reading(20 * MIB, 101 * MIB, "fast"),
         reading(900 * MIB, MIB, "in cache"),
@@ -71,11 +72,11 @@ def test_the_best_kernel_counts_of_those_with_the_same_threads_size_and_type():
     ]
     found = {}
     for precision in (FP32, FP16, BF16):
-        (one,) = placed([row(99.0, precision)], work, kernels)
+        (one,) = placed([row(99.0, precision)], work, tried)
         assert one.bandwidth_by == "fast"
         found[precision] = one.peak_by
     assert found == {FP32: "fp32", FP16: "fp16", BF16: "bf16"}
-    (widened,) = placed([row(99.0, FP16)], work, [*kernels, products(1e10, FP32, "wide")])
+    (widened,) = placed([row(99.0, FP16)], work, [*tried, products(1e10, FP32, "wide")])
     assert widened.peak_by == "wide"
 
 
@@ -144,8 +145,13 @@ def test_a_thread_that_fails_stops_the_others_with_its_error(failing):
         turns_s(parts, 0.0)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_every_library_reads_and_multiplies_in_a_fresh_process(bundles, threads):
+def here(job):
+    """What the fresh process does, in this one."""
+    return list(kernels(job))
+
+
+@pytest.mark.parametrize(("threads", "measure"), [(1, here), (2, measured)])
+def test_every_library_reads_and_multiplies(bundles, threads, measure):
     quick = 1e-3
     jobs = {
         "numpy": WithNumpy(threads, (1 << 12, 1 << 16), quick),
@@ -155,16 +161,16 @@ def test_every_library_reads_and_multiplies_in_a_fresh_process(bundles, threads)
     if not runtime_named("native").availability().available:
         del jobs["native"]
     for library, job in jobs.items():
-        kernels = measured(job)
-        assert {kernel.status for kernel in kernels} == {"passed"}, kernels
-        assert {kernel.threads for kernel in kernels} == {threads}
-        assert all(kernel.name.startswith(library) for kernel in kernels)
-        assert all(0 < kernel.per_s <= kernel.best_per_s for kernel in kernels)
-        read = {kernel.working_set_bytes for kernel in kernels if kernel.precision is None}
+        found = measure(job)
+        assert {kernel.status for kernel in found} == {"passed"}, found
+        assert {kernel.threads for kernel in found} == {threads}
+        assert all(kernel.name.startswith(library) for kernel in found)
+        assert all(0 < kernel.per_s <= kernel.best_per_s for kernel in found)
+        read = {kernel.working_set_bytes for kernel in found if kernel.precision is None}
         assert all(read)
         if library != "native":
             assert {working_set(size) for size in read} == set(job.working_sets)
-        assert FP32 in {kernel.precision for kernel in kernels}
+        assert FP32 in {kernel.precision for kernel in found}
 
 
 def test_a_process_that_dies_is_a_row_that_says_why(tmp_path):
