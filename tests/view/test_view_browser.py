@@ -171,6 +171,7 @@ def test_a_slider_moves_its_latent_by_keys(
         expected = session.decode(code)
         assert np.abs(expected - session.reconstruct(golden["input"][:1])).max() > 2 / 255
         assert_shows(page, "decoded", expected)
+        page.wait_for_selector("#status:has-text('Decoded from the sliders: at most 0.')")
         page.click("#reset")
         assert_shows(page, "decoded", session.reconstruct(golden["input"][:1]))
         assert_quiet(seen)

@@ -1,6 +1,6 @@
 // The code as bars, and sliders for some of its latents.
 
-import { shown } from "./words.js";
+import { extent, shown } from "./words.js";
 
 const FIRST = 8;
 const STEPS = 200;
@@ -80,9 +80,7 @@ export class Latents {
   }
 
   draw() {
-    const finite = this.code.filter(Number.isFinite);
-    const low = Math.min(0, ...finite);
-    const high = Math.max(0, ...finite);
+    const [low, high] = extent(this.code, [0, 0]);
     const range = high - low || 1;
     this.plot.setAttribute("viewBox", `0 0 ${this.code.length} 1`);
     const bars = (latents) =>
@@ -96,8 +94,8 @@ export class Latents {
     this.plot.querySelector(".chosen").setAttribute("d", bars(chosen));
     this.plot.querySelector(".axis").setAttribute("d", `M0 ${high / range}H${this.code.length}`);
     const zeros = this.code.filter((value) => value === 0).length;
-    const words = `${this.code.length} latents from ${shown(Math.min(...finite))} to ` +
-      `${shown(Math.max(...finite))}, ${zeros} of them 0`;
+    const [least, most] = extent(this.code).map(shown);
+    const words = `${this.code.length} latents from ${least} to ${most}, ${zeros} of them 0`;
     this.plot.setAttribute("aria-label", `Code: ${words}`);
     this.text.textContent = `${words}. Click a bar for its slider; those with one are coloured.`;
   }

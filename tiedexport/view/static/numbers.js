@@ -1,6 +1,6 @@
 // Samples that are no pictures: numbers to type, and lines beside each other.
 
-import { shown } from "./words.js";
+import { extent, shown } from "./words.js";
 
 const MOST_ROWS = 256;
 
@@ -16,9 +16,8 @@ export function parse(text, count) {
 }
 
 export function plot(svg, one, other) {
-  const all = [...one, ...other].filter(Number.isFinite);
-  const low = Math.min(...all);
-  const range = Math.max(...all) - low || 1;
+  const [low, high] = extent(other, extent(one));
+  const range = high - low || 1;
   const line = (values) =>
     Array.from(values, (value, i) => {
       const x = (100 * i) / Math.max(1, values.length - 1);

@@ -212,6 +212,8 @@ class Page {
       if (this.found !== before) return; // a newer input has come, and its code
       this.showDecoded(values);
       $("error").hidden = true;
+      const change = shown(largest(before.reconstruction, values));
+      this.tellSoon(`Decoded from the sliders: at most ${change} from the reconstruction.`);
     } catch (error) {
       this.fail(error);
     }
@@ -236,6 +238,12 @@ class Page {
       if ($("compare").checked) await this.runtimes.compare(sample, row, found.reconstruction);
       if (found === this.found && sample === this.sample) this.busy(false);
     }, SETTLED_MS);
+  }
+
+  // Read aloud, and so once a slider rests.
+  tellSoon(words) {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => ($("status").textContent = words), SETTLED_MS);
   }
 
   fail(error) {

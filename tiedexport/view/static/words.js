@@ -19,3 +19,13 @@ export function nameOf(row) {
 export function shapeOf(shape) {
   return shape.join(" × ");
 }
+
+// Lowest and highest of what is finite; spread into Math.min, a large code would be too many arguments.
+export function extent(values, [low, high] = [Infinity, -Infinity]) {
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
