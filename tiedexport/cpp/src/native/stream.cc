@@ -42,7 +42,8 @@ bool in_cache(const Matrix& w) { return w.rows * w.columns * size_of(w.type) <= 
 /// What is worth being called ahead. W in cache comes fast enough; of one or two samples a product
 /// alone runs along whole rows, which the CPU foresees, where two products leave memory idle.
 Ahead ahead(const Matrix& w, const Batch& batch, bool both_products) {
-  return !in_cache(w) && (both_products || batch.block > 2) ? Ahead::next : Ahead::nothing;
+  if (in_cache(w)) return Ahead::cached;
+  return both_products || batch.block > 2 ? Ahead::next : Ahead::nothing;
 }
 
 /// Samples [batch, columns] side by side.
@@ -210,7 +211,7 @@ void decode_in_cache(const Product& product, Context& context) {
     for (std::size_t t = tiles; t-- > 0;) {
       const std::size_t i = span.begin + t * kMostRows, rows = std::min(kMostRows, span.end - i);
       for (std::size_t b = 0; b < batch.blocks; ++b) {
-        kernel.add_rows({element(w, i, 0), w.type, rows, w.columns, w.columns, Ahead::nothing},
+        kernel.add_rows({element(w, i, 0), w.type, rows, w.columns, w.columns, Ahead::cached},
                         hidden(product, batch, b, i, rows, z),
                         batch.panels(sums[index], w.columns, b));
       }
@@ -270,7 +271,7 @@ void pair(const PairProduct& product, Context& context) {
         finish_hidden(z, rows, batch.block,
                       product.hidden_bias == nullptr ? nullptr : product.hidden_bias + i,
                       product.hidden, simd);
-        if (calls != Ahead::nothing) here.ahead = Ahead::behind;
+        if (calls == Ahead::next) here.ahead = Ahead::behind;
         kernel.add_rows(here, z, batch.panels(sums[index], w.columns, b));
       }
     }

@@ -17,9 +17,10 @@ struct Panels {
 
 /// What a kernel calls from memory while it computes.
 enum class Ahead {
-  nothing,
-  next,   // the rows or columns that it comes to next
-  behind  // half of as many rows that lie behind these, which were read just before
+  cached,   // nothing: W is in cache
+  nothing,  // nor here, since the CPU foresees what comes
+  next,     // the rows or columns that it comes to next
+  behind    // half of as many rows that lie behind these, which were read just before
 };
 
 /// Rows of W, or a stretch of columns of them.

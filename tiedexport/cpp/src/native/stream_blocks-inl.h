@@ -29,20 +29,24 @@ namespace blocks {
 namespace hn = hwy::HWY_NAMESPACE;
 using stored::kLanes;
 
-/// The vectors of a product. One sample with fp16 takes halves: Zen 4 widens 8 values while it
-/// loads them, in half a cycle, but 16 in two. With more samples, multiplying takes longer.
+/// The vectors of a product with W in cache. One sample with fp16 takes halves: Zen 4 widens 8
+/// values while it loads them, in half a cycle, but 16 in two. With more samples, multiplying takes
+/// longer, and with W in memory, loading does: 5 % longer where it takes more loads.
 #if HWY_TARGET == HWY_AVX3
 template <class T, std::size_t N>
-using Tag = std::conditional_t<std::is_same<T, hwy::float16_t>::value && N == 1,
-                               hn::Half<stored::Float>, stored::Float>;
+using CachedTag = std::conditional_t<std::is_same<T, hwy::float16_t>::value && N == 1,
+                                     hn::Half<stored::Float>, stored::Float>;
 #else
 template <class T, std::size_t N>
-using Tag = stored::Float;
+using CachedTag = stored::Float;
 #endif
 
 constexpr std::size_t kMostSamples = TIEDEXPORT_MANY_REGISTERS ? 8 : 4;
 
-/// M for N samples, so that M * N sums and what feeds them fit the registers.
+/// M for N samples, so that M * N sums and what feeds them fit the registers. One sample with 16
+/// rows was no faster in fp32 and slower in fp16 (76 : 65 µs for the digits stack), for want of
+/// registers for addresses; with 4 rows slower from memory (14.2 : 13.2 ms for 256 MiB). Calling
+/// the beginnings of the next rows into L1 changed nothing.
 constexpr std::size_t rows_at_once(std::size_t samples) {
   if (!TIEDEXPORT_MANY_REGISTERS) return samples <= 2 ? 4 : 3;
   if (samples <= 2) return 8;
@@ -65,7 +69,7 @@ struct Next {
   template <std::size_t M, std::size_t N>
   HWY_INLINE void call(std::size_t k) const {
     constexpr std::size_t bytes = 2 * kLanes * sizeof(T);
-    if (ahead == stream::Ahead::nothing) return;
+    if (ahead <= stream::Ahead::nothing) return;
     if (ahead == stream::Ahead::behind) {
       call_rows<M, bytes / 2>(k / 2);
     } else {
@@ -159,11 +163,11 @@ struct Dot {
 };
 
 /// sums[m, n] (+)= Σ_k x[n, k] w[m, k] by lane of k, and all lanes into z[m, n] at the last panel.
-template <class T, std::size_t M, std::size_t N>
+template <class Tag, std::size_t M, std::size_t N, class T>
 HWY_NOINLINE void dot(const T* w, const Strides& strides, const Panel& x, float* sums, float* z,
                       Next<T> next) {
-  const Tag<T, N> d;
-  Dot<Tag<T, N>, M, N> block{x.data, {}};
+  const Tag d;
+  Dot<Tag, M, N> block{x.data, {}};
   HWY_UNROLL(16)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)
@@ -203,11 +207,11 @@ struct Add {
 };
 
 /// out[n, k] += Σ_m z[m, n] w[m, k]
-template <class T, std::size_t M, std::size_t N>
+template <class Tag, std::size_t M, std::size_t N, class T>
 HWY_NOINLINE void add(const T* w, const Strides& strides, const float* z, const Panel& out,
                       Next<T> next) {
-  const Tag<T, N> d;
-  Add<Tag<T, N>, M, N> block{out.data, {}};
+  const Tag d;
+  Add<Tag, M, N> block{out.data, {}};
   HWY_UNROLL(16)
   for (std::size_t m = 0; m < M; ++m) {
     HWY_UNROLL(8)

@@ -34,7 +34,7 @@ class Sweep {
     const std::size_t blocks = (w.count + M - 1) / M;
     samples_floats_ = samples.width * N / blocks;
     samples_bytes_ = 2 * stored::kLanes * N * sizeof(float) / blocks;
-    const bool by_runs = w.ahead == stream::Ahead::nothing && w.stride * sizeof(T) < kShortRowBytes;
+    const bool by_runs = w.ahead <= stream::Ahead::nothing && w.stride * sizeof(T) < kShortRowBytes;
     run_ = by_runs ? HWY_MAX(w.count / M, 1) : 1;
   }
 
@@ -80,7 +80,7 @@ class Sweep {
   std::size_t samples_floats_, samples_bytes_, run_;
 };
 
-template <class T, std::size_t N>
+template <class T, std::size_t N, class Tag>
 struct Dots {
   static constexpr std::size_t kRows = blocks::rows_at_once(N);
   std::size_t stride;
@@ -91,9 +91,9 @@ struct Dots {
     float* at = sums + place.order * N * stored::kLanes;
     const blocks::Strides strides{stride * place.apart, N * place.apart};
     if (place.rows == kRows)
-      blocks::dot<T, kRows, N>(w, strides, x, at, z + place.first * N, next);
+      blocks::dot<Tag, kRows, N>(w, strides, x, at, z + place.first * N, next);
     else
-      blocks::dot<T, 1, N>(w, strides, x, at, z + place.first * N, next);
+      blocks::dot<Tag, 1, N>(w, strides, x, at, z + place.first * N, next);
   }
 };
 
@@ -105,11 +105,15 @@ struct DotsProduct {
   template <class T, std::size_t N>
   void of() const {
     HWY_ALIGN float sums[stream::kMostRows * N * stored::kLanes];
-    Sweep<T, N, Dots<T, N>::kRows>(w, x).run(Dots<T, N>{w.stride, sums, z});
+    const Sweep<T, N, blocks::rows_at_once(N)> sweep(w, x);
+    if (w.ahead == stream::Ahead::cached)
+      sweep.run(Dots<T, N, blocks::CachedTag<T, N>>{w.stride, sums, z});
+    else
+      sweep.run(Dots<T, N, stored::Float>{w.stride, sums, z});
   }
 };
 
-template <class T, std::size_t N>
+template <class T, std::size_t N, class Tag>
 struct AddRows {
   static constexpr std::size_t kRows = blocks::rows_at_once(N);
   std::size_t stride;
@@ -119,9 +123,9 @@ struct AddRows {
                              const blocks::Next<T>& next) const {
     const blocks::Strides strides{stride * place.apart, N * place.apart};
     if (place.rows == kRows)
-      blocks::add<T, kRows, N>(w, strides, z + place.first * N, out, next);
+      blocks::add<Tag, kRows, N>(w, strides, z + place.first * N, out, next);
     else
-      blocks::add<T, 1, N>(w, strides, z + place.first * N, out, next);
+      blocks::add<Tag, 1, N>(w, strides, z + place.first * N, out, next);
   }
 };
 
@@ -132,7 +136,11 @@ struct AddRowsProduct {
 
   template <class T, std::size_t N>
   void of() const {
-    Sweep<T, N, AddRows<T, N>::kRows>(w, out).run(AddRows<T, N>{w.stride, z});
+    const Sweep<T, N, blocks::rows_at_once(N)> sweep(w, out);
+    if (w.ahead == stream::Ahead::cached)
+      sweep.run(AddRows<T, N, blocks::CachedTag<T, N>>{w.stride, z});
+    else
+      sweep.run(AddRows<T, N, stored::Float>{w.stride, z});
   }
 };
 
