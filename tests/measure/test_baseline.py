@@ -35,9 +35,9 @@ def result(*rows: Latency, **fields) -> BenchResult:
     ("text", "shown"),
     [
         ("onnxruntime", "onnxruntime"),
-        ("onnxruntime/fp16", "onnxruntime fp16"),
-        ("onnxruntime/fp32/packed", "onnxruntime fp32 packed"),
-        ("onnxruntime/fp32/shared", "onnxruntime fp32"),
+        ("onnxruntime/fp16", "onnxruntime/fp16"),
+        ("onnxruntime/fp32/packed", "onnxruntime/fp32/packed"),
+        ("onnxruntime/fp32/shared", "onnxruntime/fp32"),
     ],
 )
 def test_a_baseline_is_named_by_runtime_precision_and_memory(text, shown):
@@ -63,7 +63,7 @@ def test_every_row_has_a_speed_over_the_baseline_of_its_own_batch_and_the_baseli
         Latency("torch", "autoencoder", FP32, 8, 1, "not run", "no torch"),
     ]
     name, found = ratios(rows, baseline_from("onnxruntime"))
-    assert name == "onnxruntime fp32"
+    assert name == "onnxruntime/fp32"
     told = {(one.runtime, one.precision, one.batch): one for one in found}
     assert len(told) == len(found) == 3
     assert told["native", FP32, 1].speed == pytest.approx(2, rel=0.02)
@@ -73,6 +73,12 @@ def test_every_row_has_a_speed_over_the_baseline_of_its_own_batch_and_the_baseli
     assert told["native", FP32, 8].speed == pytest.approx(2, rel=0.02)
 
 
+def test_a_baseline_that_differs_by_batch_size_stays_as_it_was_asked_for():
+    rows = [row("onnxruntime"), row("native"), row("onnxruntime", FP16, batch=8)]
+    name, (only,) = ratios(rows, baseline_from("onnxruntime"))
+    assert (name, only.runtime) == ("onnxruntime", "native")
+
+
 def test_without_a_precision_the_first_that_ran_in_shared_memory_is_the_baseline():
     rows = [
         Latency("onnxruntime", "autoencoder", FP32, 1, 1, "failed", "out of memory"),
@@ -80,12 +86,12 @@ def test_without_a_precision_the_first_that_ran_in_shared_memory_is_the_baseline
         row("onnxruntime", FP16, "shared", ns=1000),
     ]
     name, (packed,) = ratios(rows, baseline_from("onnxruntime"))
-    assert name == "onnxruntime fp16"
+    assert name == "onnxruntime/fp16"
     assert (packed.memory, packed.verdict) == ("packed", "faster")
     name, (shared,) = ratios(rows, baseline_from("onnxruntime/fp16/packed"))
-    assert name == "onnxruntime fp16 packed"
+    assert name == "onnxruntime/fp16/packed"
     assert (shared.memory, shared.verdict) == ("shared", "slower")
-    assert ratios(rows, baseline_from("onnxruntime/fp32")) == ("onnxruntime fp32", ())
+    assert ratios(rows, baseline_from("onnxruntime/fp32")) == ("onnxruntime/fp32", ())
 
 
 def test_a_change_is_over_the_same_row_of_the_earlier_result_and_missing_rows_are_named():

@@ -141,8 +141,8 @@ def test_changes_are_shown_where_chance_does_not_explain_them_and_rows_are_named
 
 
 def test_a_baseline_without_figures_is_said():
-    result = structs.replace(whole(), ratios=(), baseline="torch fp16", against=None)
-    assert "speed over torch fp16 not run" in printed(result)
+    result = structs.replace(whole(), ratios=(), baseline="torch/fp16", against=None)
+    assert "speed over torch/fp16 not run" in printed(result)
 
 
 def test_the_json_is_what_its_schema_says():

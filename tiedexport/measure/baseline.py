@@ -51,8 +51,9 @@ class Baseline:
         )
 
     def __str__(self) -> str:
+        """As `baseline_from` takes it, without what it would choose by itself."""
         packed = "packed" if self.memory == "packed" else None
-        return " ".join(filter(None, (self.runtime, self.precision, packed)))
+        return "/".join(filter(None, (self.runtime, self.precision, packed)))
 
 
 def baseline_from(text: str) -> Baseline:
@@ -83,7 +84,8 @@ def ratios(rows: Iterable[Latency], baseline: Baseline) -> tuple[str, tuple[Rati
         baseline: has no ratio over itself.
 
     Returns:
-        What the baseline turned out to be, and the ratios: none where it did not run.
+        What the baseline turned out to be, as `baseline_from` takes it, and the ratios: none where
+        it did not run.
     """
     heats: dict[tuple[str, int], list[Latency]] = {}
     for row in rows:
@@ -101,7 +103,7 @@ def ratios(rows: Iterable[Latency], baseline: Baseline) -> tuple[str, tuple[Rati
             for row in heat
             if row is not base and row.status == "passed"
         ]
-    return " or ".join(names) or str(baseline), tuple(found)
+    return next(iter(names)) if len(names) == 1 else str(baseline), tuple(found)
 
 
 def ratio_of(row: Latency, interval: Interval) -> Ratio:

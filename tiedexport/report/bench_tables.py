@@ -62,10 +62,11 @@ def _ratios(
 ) -> Table:
     cells = {(contender(row), row.batch): row for row in rows if row.batch in batches}
     names = dict.fromkeys(name for name, _ in cells)
+    base = result.baseline.replace("/", " ")
     return Table(
         ("runtime", *(f"batch {batch}" for batch in batches)),
         tuple((name, *(_speed(cells.get((name, batch))) for batch in batches)) for name in names),
-        title=f"{stage}: speed over {result.baseline}, with {_confidence(result)} intervals",
+        title=f"{stage}: speed over {base}, with {_confidence(result)} intervals",
     )
 
 

@@ -181,7 +181,7 @@ class BenchResult(Struct, frozen=True):
         options: of the measurement, as on the command line: warmUp and idleTime in ms, duration in
             s, iterations, threads.
         timer: what timing a call adds to it.
-        baseline: what `ratios` are over; "" where none was asked for.
+        baseline: what `ratios` are over, as on the command line; "" where none was asked for.
         confidence: of every interval.
         against: the comparison with an earlier result.
         unmeasured: what this machine cannot measure.
