@@ -10,6 +10,7 @@ import pytest
 
 from tiedexport.advice import advise
 from tiedexport.results import BenchResult, VerifyResult
+from tiedexport.results.bench import Instability
 
 FP32, FP16 = handmade.FP32, handmade.FP16
 STAGES = ("encoder", "decoder", "autoencoder")
@@ -54,6 +55,13 @@ def test_one_that_the_interval_does_not_separate_is_named_beside_it():
     sentence = told(bench(*rows), verified("quick", "near", "far"))
     assert "while near fp32 is not shown to be slower" in sentence
     assert "far" not in sentence
+
+
+def test_doubts_about_its_figures_are_named():
+    noise = Instability("noise", 0.4, 0.1, "rounds vary by 40%")
+    sentence = told(bench(row("quick", 4e-5, warnings=(noise,))), verified("quick"))
+    assert "(unsteady: noise)" in sentence
+    assert "unsteady" not in told(bench(row("quick", 4e-5)), verified("quick"))
 
 
 def test_with_too_few_rounds_nothing_is_said_of_chance():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import handmade_ties
 import pytest
 
-from tiedexport import demo, measure
+from tiedexport import demo
 from tiedexport.errors import MissingRuntimeError
+from tiedexport.measure import turns
 from tiedexport.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tiedexport.results import BenchResult
 
 RECIPE = """
 [model]
@@ -41,12 +44,26 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def beside(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is asked to be measured beside latency: limits of a machine take seconds."""
+    asked: list[dict[str, Any]] = []
+
+    def surround(result: BenchResult, _: object, **wanted: Any) -> BenchResult:
+        asked.append(wanted)
+        return result
+
+    monkeypatch.setattr(demo.surroundings, "surround", surround)
+    return asked
+
+
 def test_the_demo_walks_the_whole_path_and_a_second_call_reuses_it(
-    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, beside: list[dict[str, Any]]
 ) -> None:
     monkeypatch.setattr(demo, "recipe_path", lambda: recipe)
     monkeypatch.setattr(demo, "_DURATION_S", 0.01)
     first = demo.demo(tmp_path, progress=Progress(quiet=True))
+    assert beside[0]["roofline"]
     assert first.audit.passed
     assert first.verify.passed
     assert any(row.status == "passed" for row in first.bench.latencies)
@@ -75,7 +92,8 @@ def test_a_retrained_model_is_built_again(
 ) -> None:
     monkeypatch.setattr(demo, "recipe_path", lambda: recipe)
     monkeypatch.setattr(demo, "audit", lambda *_, **__: handmade_ties.healthy())
-    monkeypatch.setattr(measure, "TURN_S", 0.001)
+    monkeypatch.setattr(demo.reporting, "present", lambda *_, output, **__: output)
+    monkeypatch.setattr(turns, "TURN_S", 0.001)
     monkeypatch.setattr(demo, "_DURATION_S", 0.001)
     demo.demo(tmp_path, progress=Progress(quiet=True))
     before = (tmp_path / "digits.tied" / "manifest.json").read_bytes()

@@ -53,7 +53,9 @@ def advise(
         return f"nothing that was measured; {'; '.join(reasons)}."
     best = fit[0]
     faster = [(row, whys[id(row)]) for row in rows[: rows.index(best)]]
-    return f"{_choice(best, len(fit))}{_rivals(best, fit[1:])}{_excluded(faster)}."
+    doubts = ", ".join(dict.fromkeys(warning.kind for warning in best.warnings))
+    unsteady = f" (unsteady: {doubts})" if doubts else ""
+    return f"{_choice(best, len(fit))}{unsteady}{_rivals(best, fit[1:])}{_excluded(faster)}."
 
 
 def _rows(bench: BenchResult) -> list[Latency]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tiedexport import export, measure, reporting, train, verify
+from tiedexport import export, measure, reporting, surroundings, train, verify
 from tiedexport.audit import audit
 from tiedexport.bundle import open_bundle
 from tiedexport.checkpoint import load_checkpoint
@@ -43,6 +43,7 @@ def demo(output: str | Path = "tiedexport-demo", *, progress: Progress | None = 
     bundle = open_bundle(built.bundle)
     verified = verify.verify(bundle, progress=progress)
     measured = measure.bench(bundle, duration_s=_DURATION_S, progress=progress)
+    measured = surroundings.surround(measured, bundle, roofline=True, progress=progress)
     page = reporting.present(
         bundle,
         verify=verified,

@@ -167,6 +167,12 @@ def test_the_limit_of_throughput_is_samples_over_the_least_seconds(specs):
     assert [row["value"] for row in values(specs["throughput"], 0)] == pytest.approx([1e5, 3.2e5])
 
 
+def test_limits_that_end_together_share_a_name():
+    limits = {"fp32": {1: 1e-5, 64: 2e-4}, "fp16": {64: 1.9e-4}, "bf16": {64: 1e-6}}
+    spec = speed_charts.latency_chart(handmade.bench_result(), "autoencoder", limits)
+    assert [row["limit"] for row in values(spec, 1)] == ["limit bf16", "limit fp16, fp32"]
+
+
 def test_there_is_no_limit_where_none_was_measured():
     spec = speed_charts.latency_chart(handmade.bench_result(), "autoencoder")
     assert "limit" not in json.dumps(spec)

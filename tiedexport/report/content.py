@@ -215,4 +215,10 @@ def _bench_command(path: str, result: BenchResult) -> str:
     modes = sorted({row.memory for row in result.latencies})
     memory = "" if modes == ["shared"] else f" --memory {modes[0] if len(modes) == 1 else 'both'}"
     options = "".join(f" --{name} {value:.12g}" for name, value in result.options.items())
+    options += f" --baseline {shlex.quote(result.baseline)}" if result.baseline else ""
+    options += " --roofline" if result.roofline is not None else ""
+    options += " --cold" if result.cold_starts else ""
+    options += " --memory-use" if result.footprints else ""
+    if result.loads:
+        options += f" --concurrency {max(row.callers for row in result.loads)}"
     return f"tiedexport bench {path} --batch {batches}{stages}{memory}{options}"

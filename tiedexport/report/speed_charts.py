@@ -207,12 +207,23 @@ def _limit(alt: Any, floor: list[dict[str, Any]], y: Any) -> list[Any]:
     base = alt.Chart(alt.InlineData(values=floor)).encode(
         x=alt.X("batch:Q"), y=y, detail="limit:N", tooltip=["limit:N", "batch:N", "value:Q"]
     )
-    last = max(row["batch"] for row in floor)
-    name = base.mark_text(align="right", dy=12, color=MUTED).encode(text="limit:N")
+    ends = alt.Chart(alt.InlineData(values=_ends(floor))).encode(x="batch:Q", y=y, text="limit:N")
     return [
         base.mark_line(color=MUTED, strokeWidth=5, opacity=0.35),
-        name.transform_filter(f"datum.batch == {last}"),
+        ends.mark_text(align="right", dy=12, color=MUTED),
     ]
+
+
+def _ends(floor: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last point of each limit; one for those too near each other for a name each."""
+    last = max(row["batch"] for row in floor)
+    ends: list[dict[str, Any]] = []
+    for row in sorted((r for r in floor if r["batch"] == last), key=lambda r: float(r["value"])):
+        if ends and row["value"] < 2 * ends[-1]["value"]:
+            ends[-1]["limit"] += row["limit"].removeprefix("limit").replace(" ", ", ", 1)
+        else:
+            ends.append(dict(row))
+    return ends
 
 
 def _drawn(alt: Any, layers: Sequence[Any], words: str) -> Spec:

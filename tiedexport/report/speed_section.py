@@ -71,7 +71,7 @@ def section(result: BenchResult) -> Section:
     blocks += bench_tables.ratios(result)
     blocks += surroundings_tables.tables(result)
     why = [
-        *bench_tables.unsteady(result),
+        *(("unsteady", kind, reason) for _, kind, reason in bench_tables.unsteady(result)),
         *tables.not_run(result.latencies),
         *surroundings_tables.reasons(result),
         *(("not run", one.what, one.reason) for one in result.unmeasured),
