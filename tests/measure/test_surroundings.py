@@ -16,6 +16,7 @@ from rich.console import Console
 from tiedexport import cold, roofline, surroundings
 from tiedexport.report.bench_terminal import print_bench, print_suite
 from tiedexport.results import BenchResult, to_json
+from tiedexport.results.bench import Instability
 from tiedexport.results.cold import ColdStart, Footprint, Held
 from tiedexport.results.load import Load
 from tiedexport.results.roofline import Kernel, Placement, Roofline
@@ -104,12 +105,14 @@ def test_json_holds_all_of_it_and_fits_its_schema():
 
 
 def test_a_suite_names_each_model_and_tells_a_reason_once():
-    bench = surrounded()
+    unsteady = Instability("noise", 0.29, 0.1, "rounds vary by 29%")
+    first, *others = surrounded().latencies
+    bench = replace(surrounded(), latencies=(replace(first, warnings=(unsteady,)), *others))
     models = tuple(SuiteModel(name, (16384, 4096), 256 * MIB, bench) for name in ("one", "two"))
     result = SuiteResult(models, "untrained", "2026-01-01", "abc", bench.environment, 1.0)
     text = shown(result, print_suite)
     assert "one: 16384 - 4096, 256 MiB" in text
-    assert text.count("onnxruntime fp32") == 2
+    assert text.count("the worst onnxruntime fp32, autoencoder") == 2
     assert text.count(WHY_NOT) == 1
     assert max(map(len, text.splitlines())) <= 80
 

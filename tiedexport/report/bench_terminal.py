@@ -36,8 +36,7 @@ def print_bench(
         _print_summaries(console, result)
     if result.against is not None:
         _print_changes(console, result.against)
-    for status, kind, reason in bench_tables.unsteady(result):
-        print_reason(console, status, kind, "may not repeat", reason)
+    _print_unsteady(console, result)
     for table in surroundings_tables.tables(result):
         print_table(console, table)
     print_reasons(console, tables.not_run(result.latencies) + surroundings_tables.reasons(result))
@@ -55,9 +54,15 @@ def print_suite(result: SuiteResult, console: Console | None = None) -> None:
         console.print(f"[bold]{model.name}[/]: {widths}, {tables.size(model.weight_bytes)}")
         for table in tables.latencies(model.bench):
             print_table(console, table)
+        _print_unsteady(console, model.bench)
         told |= dict.fromkeys(tables.not_run(model.bench.latencies))
     print_reasons(console, list(told))
     console.print(escape(f"weights: {result.weights}"))
+
+
+def _print_unsteady(console: Console, result: BenchResult) -> None:
+    for status, kind, reason in bench_tables.unsteady(result):
+        print_reason(console, status, kind, "may not repeat", reason)
 
 
 def _print_summaries(console: Console, result: BenchResult) -> None:
