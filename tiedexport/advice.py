@@ -104,19 +104,21 @@ def _choice(best: Latency, fit: int) -> str:
 
 
 def _rivals(best: Latency, others: Sequence[Latency]) -> str:
-    """Those that the interval does not separate from the best."""
-    if others and len(best.rounds_ns) < FEWEST_ROUNDS:
-        return ", though too few rounds were measured to tell chance from difference"
-    near = [contender(row) for row in others if not _slower(row, best)]
-    if not near:
-        return ""
-    verb = "is" if len(near) == 1 else "are"
-    return f", while {_listed(near)} {verb} not shown to be slower"
-
-
-def _slower(row: Latency, best: Latency) -> bool:
-    interval = paired(np.array(row.rounds_ns), np.array(best.rounds_ns))
-    return interval.verdict == "slower"
+    """Those that the interval does not separate from the best, and those without an interval."""
+    near, unknown = [], []
+    for row in others:
+        if min(len(row.rounds_ns), len(best.rounds_ns)) < FEWEST_ROUNDS:
+            unknown.append(contender(row))
+        elif paired(np.array(row.rounds_ns), np.array(best.rounds_ns)).verdict != "slower":
+            near.append(contender(row))
+    told = ""
+    if near:
+        told += (
+            f", while {_listed(near)} {'is' if len(near) == 1 else 'are'} not shown to be slower"
+        )
+    if unknown:
+        told += f", with too few rounds to tell chance from difference to {_listed(unknown)}"
+    return told
 
 
 def _excluded(faster: Sequence[tuple[Latency, str]]) -> str:

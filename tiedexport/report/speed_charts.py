@@ -55,7 +55,7 @@ def latency_chart(
         color=_colour(alt, ran),
     )
     lines = _lines(alt, base, _log(alt, "latency_s:Q", title, axis), ran)
-    layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis)), whiskers, *lines]
+    layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis), 36), whiskers, *lines]
     words = (
         f"Median latency of the {stage} against batch size, both on log axes, whiskers up to "
         f"{tail(ran[0])[0]}. {_words(ran, lambda row: seconds(row.median_s))}"
@@ -77,7 +77,7 @@ def throughput_chart(
     ticks = _ticks([row.throughput_per_s or 0.0 for row in ran] + [row["value"] for row in floor])
     title, axis = "samples a second", alt.Axis(format="~s", values=ticks)
     lines = _lines(alt, _base(alt, ran), _log(alt, "per_s:Q", title, axis), ran)
-    layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis)), *lines]
+    layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis), 13), *lines]
     words = (
         f"Throughput of the {stage} in samples a second against batch size, both on log axes. "
         f"{_words(ran, lambda row: number(row.throughput_per_s, ',.0f'))}"
@@ -200,8 +200,8 @@ def _lines(alt: Any, base: Any, y: Any, rows: Sequence[Latency]) -> list[Any]:
     return [lines, points]
 
 
-def _limit(alt: Any, floor: list[dict[str, Any]], y: Any) -> list[Any]:
-    """What the machine admits, a thick pale line a precision with its name at its end."""
+def _limit(alt: Any, floor: list[dict[str, Any]], y: Any, below: int) -> list[Any]:
+    """What the machine admits, a thick pale line a precision, its name pixels below its end."""
     if not floor:
         return []
     base = alt.Chart(alt.InlineData(values=floor)).encode(
@@ -210,7 +210,7 @@ def _limit(alt: Any, floor: list[dict[str, Any]], y: Any) -> list[Any]:
     ends = alt.Chart(alt.InlineData(values=_ends(floor))).encode(x="batch:Q", y=y, text="limit:N")
     return [
         base.mark_line(color=MUTED, strokeWidth=5, opacity=0.35),
-        ends.mark_text(align="right", dy=12, color=MUTED),
+        ends.mark_text(align="right", dy=below, color=MUTED),
     ]
 
 
