@@ -259,8 +259,12 @@ def test_what_cannot_run_is_listed_with_its_reason(chromium: Browser, pictures: 
         for line, row in zip(told, absent, strict=True):
             assert f"not run: {row['reason']}" in line
             assert line.startswith(row["runtime"])
-        shown = seen.page.locator("#rows tr").count()
-        assert shown == len(rows) - len(absent)
+        ready = [row for row in rows if not row["reason"]]
+        names = [f"{row['runtime']} {row['precision']}" for row in ready]
+        heads = seen.page.locator("#rows th").all_inner_texts()
+        assert [head.partition("\n")[0] for head in heads] == names
+        assert [head.partition("\n")[2] for head in heads] == [row["remark"] for row in ready]
+        assert seen.page.locator("#runtime option").all_inner_texts() == names
 
 
 def test_samples_that_are_no_pictures_are_numbers_and_words_say_so(
