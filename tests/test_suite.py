@@ -91,7 +91,7 @@ def test_a_failure_in_any_model_is_the_suite_s(tmp_path, tiny, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"models": ("digits", "nonesuch")}, {"models": ()}, {"batch": (0,)}, {"threads": 0},
+    "wrong", [{"models": ("digits", "nonesuch")}, {"models": ()}, {"runtime": ("abacus",)}, {"batch": (0,)}, {"threads": 0},
               {"duration_s": -1.0}],
 )  # fmt: skip
 def test_a_mistake_is_refused_before_anything_is_built(tmp_path, monkeypatch, wrong):

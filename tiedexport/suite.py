@@ -22,6 +22,7 @@ from tiedexport.measure.turns import Budget
 from tiedexport.progress import Progress
 from tiedexport.results import to_json
 from tiedexport.results.suite import SuiteModel, SuiteResult
+from tiedexport.runtimes import runtime_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +83,8 @@ def suite(
     if (unknown := [name for name in models if name not in MODELS]) or not models:
         got = ", ".join(unknown) or "none"
         raise UsageError("unknown model of the suite", got=got, expected=", ".join(MODELS))
+    for name in runtime:
+        runtime_named(name)
     refuse_batches(batch)
     Budget(warmup_ms / 1e3, duration_s, iterations, (), threads).check()
     progress, found = progress or Progress(quiet=True), []
