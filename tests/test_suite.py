@@ -91,9 +91,16 @@ def test_a_failure_in_any_model_is_the_suite_s(tmp_path, tiny, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"models": ("digits", "nonesuch")}, {"models": ()}, {"runtime": ("abacus",)}, {"batch": (0,)}, {"threads": 0},
-              {"duration_s": -1.0}],
-)  # fmt: skip
+    "wrong",
+    [
+        {"models": ("digits", "nonesuch")},
+        {"models": ()},
+        {"runtime": ("abacus",)},
+        {"batch": (0,)},
+        {"threads": 0},
+        {"duration_s": -1.0},
+    ],
+)
 def test_a_mistake_is_refused_before_anything_is_built(tmp_path, monkeypatch, wrong):
     monkeypatch.setattr(module, "untrained_bundle", lambda *_: pytest.fail("built"))
     with pytest.raises(UsageError):
