@@ -12,30 +12,67 @@ from tiedexport.errors import RuntimeFailedError
 from tiedexport.report import images
 from tiedexport.session import open_session
 
+LABELS = (4, 4, 7, 4, 1, 1, 2, 0, 9, 9)
+
 
 @pytest.fixture(scope="module")
-def seen(dense_bundle):
-    return observation.observe(dense_bundle, "reference")
+def samples(dense_bundle):
+    (shape,) = dense_bundle.manifest.stage("autoencoder").inputs[0].element_shape
+    return np.random.default_rng(0).random((len(LABELS), shape), np.float32)
 
 
-def test_every_sample_has_its_error_and_the_worst_are_in_order(dense_bundle, seen):
-    samples, _, _ = observation._samples(dense_bundle)
-    with open_session(dense_bundle, runtime="reference") as session:
-        difference = session.reconstruct(samples) - samples
-    expected = np.sqrt(np.mean(difference.reshape(len(samples), -1) ** 2, axis=1))
+@pytest.fixture(scope="module")
+def asked():
+    return []
+
+
+@pytest.fixture(scope="module")
+def seen(dense_bundle, samples, asked):
+    def of(_, most):
+        asked.append(most)
+        return samples, LABELS, "ten samples"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "_samples", of)
+        patch.setattr(observation, "_BATCH", 3)
+        return observation.observe(dense_bundle, "reference")
+
+
+def reconstructed(bundle, samples):
+    with open_session(bundle, runtime="reference") as session:
+        return session.reconstruct(samples)
+
+
+def test_a_slow_runtime_is_asked_for_few_samples(seen, asked):
+    assert asked == [64]
+    assert seen.samples == "ten samples"
+
+
+def test_every_sample_has_its_error_and_the_worst_are_in_order(dense_bundle, samples, seen):
+    difference = reconstructed(dense_bundle, samples) - samples
+    expected = np.sqrt(np.mean(difference**2, axis=1))
     np.testing.assert_allclose(seen.errors, expected, rtol=1e-5)
     worst = images.as_images(samples[np.argsort(-expected)[:8]], dense_bundle.manifest.sample_shape)
     np.testing.assert_allclose(images.from_record(seen.worst), worst, atol=0.6 / 255)
-    assert list(seen.worst_errors) == sorted(seen.errors, reverse=True)[: len(worst)]
+    assert list(seen.worst_errors) == sorted(seen.errors, reverse=True)[:8]
 
 
-def test_interpolation_begins_and_ends_with_two_reconstructions(dense_bundle, seen):
-    samples, labels, _ = observation._samples(dense_bundle)
-    with open_session(dense_bundle, runtime="reference") as session:
-        made = session.reconstruct(samples[[0, observation._other(labels)]])
-    shown = images.from_record(seen.interpolation)
+def test_interpolation_leads_from_the_first_sample_to_the_first_of_another_label(
+    dense_bundle, samples, seen
+):
+    made = reconstructed(dense_bundle, samples[[0, 2]])
     ends = images.as_images(made, dense_bundle.manifest.sample_shape)
+    shown = images.from_record(seen.interpolation)
     np.testing.assert_allclose(shown[[0, -1]], ends, atol=1 / 255)
+    assert np.abs(ends[0] - ends[1]).max() > 2 / 255
+
+
+def test_the_bundles_own_samples_serve_where_its_test_set_cannot_be_had(dense_bundle):
+    found, labels, whence = observation._samples(dense_bundle, 64)
+    assert labels == ()
+    assert "reference inputs" in whence
+    stage = dense_bundle.manifest.stage("autoencoder")
+    np.testing.assert_array_equal(found, dense_bundle.golden[stage.inputs[0].name])
 
 
 def test_codes_are_projected_on_the_axes_of_most_variance_whatever_their_shape():
@@ -71,7 +108,7 @@ def test_a_reconstruction_that_is_not_finite_is_an_error(dense_bundle, monkeypat
             return None
 
     broken = Broken(
-        runtime="broken", encode=lambda x: x, reconstruct=lambda x: np.full_like(x, np.nan)
+        runtime="reference", encode=lambda x: x, reconstruct=lambda x: np.full_like(x, np.nan)
     )
     monkeypatch.setattr(observation, "open_session", lambda *_, **__: broken)
     with pytest.raises(RuntimeFailedError, match="not finite"):

@@ -11,15 +11,19 @@ from tiedexport import environment
 from tiedexport.errors import BadInputError, MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import Reconstruction
 from tiedexport.results.observation import Observation, Projection
+from tiedexport.runtimes import runtime_named
 from tiedexport.session import open_session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from tiedexport.bundle import Bundle
     from tiedexport.session import Session
 
-_SAMPLES = 2000
+_SAMPLES, _SLOW_SAMPLES = 2000, 64
+_BATCH = 256
 _PROJECTED = 600
 _STEPS = 9
 _WORST = 8
@@ -38,9 +42,11 @@ def observe(bundle: Bundle, runtime: str = "auto") -> Observation:
         MissingRuntimeError: no runtime can run the bundle here.
         RuntimeFailedError: the runtime failed, or a reconstruction is not finite.
     """
-    samples, labels, whence = _samples(bundle)
     with open_session(bundle, runtime=runtime) as session:
-        codes, reconstructed = session.encode(samples), session.reconstruct(samples)
+        most = _SLOW_SAMPLES if runtime_named(session.runtime).slow else _SAMPLES
+        samples, labels, whence = _samples(bundle, most)
+        codes = _in_batches(session.encode, samples)
+        reconstructed = _in_batches(session.reconstruct, samples)
         difference = (reconstructed.astype(np.float64) - samples).reshape(len(samples), -1)
         errors = np.sqrt(np.mean(difference**2, axis=1))
         if not np.isfinite(errors).all():
@@ -60,8 +66,13 @@ def observe(bundle: Bundle, runtime: str = "auto") -> Observation:
         )
 
 
-def _samples(bundle: Bundle) -> tuple[NDArray[np.floating], tuple[int, ...], str]:
-    """Samples as the autoencoder takes them, labels or none, and where they come from."""
+def _in_batches(run: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
+    starts = range(0, len(samples), _BATCH)
+    return np.concatenate([run(samples[start : start + _BATCH]) for start in starts])
+
+
+def _samples(bundle: Bundle, most: int) -> tuple[NDArray[np.floating], tuple[int, ...], str]:
+    """At most so many samples as the autoencoder takes them, labels or none, and their origin."""
     manifest = bundle.manifest
     spec = manifest.stage("autoencoder").inputs[0]
     samples, labels = bundle.golden[spec.name], None
@@ -73,7 +84,7 @@ def _samples(bundle: Bundle) -> tuple[NDArray[np.floating], tuple[int, ...], str
         except (BadInputError, MissingRuntimeError) as error:
             whence += f"; its test set cannot be had here: {error.what}"
         else:
-            samples, labels = data.test[:_SAMPLES], data.test_labels
+            samples, labels = data.test[:most], data.test_labels
             whence = f"the first {len(samples):,} samples of the test set of {record.source}"
     shaped = samples.reshape(len(samples), *spec.element_shape).astype(spec.dtype.dtype)
     return shaped, () if labels is None else tuple(labels[: len(samples)].tolist()), whence

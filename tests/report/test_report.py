@@ -74,6 +74,7 @@ def test_the_page_asks_the_network_for_nothing_and_runs_only_scripts_that_its_po
     assert named == [base64.b64encode(digest).decode() for digest in digests]
     assert len(named) == 2
     assert "unsafe-eval" not in policy["content"]
+    assert "University of Washington Interactive Data Lab" in scripts[0][:400]
 
 
 def test_every_picture_has_a_text_in_its_place(written):

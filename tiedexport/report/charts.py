@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from tiedexport.errors import MissingRuntimeError
@@ -106,9 +107,10 @@ def live_config() -> str:
 
 @cache
 def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script without imports; about 0.9 MB."""
-    script: str = _converter().javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return script
+    """Vega, Vega-Lite and Vega-Embed as one script without imports, licence first; 0.9 MB."""
+    licence = (files("tiedexport.report") / "vega-licence.txt").read_text("utf-8")
+    script = _converter().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return f"/*!\n{licence}*/\n{script}"
 
 
 def require_altair() -> None:
