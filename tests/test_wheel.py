@@ -87,7 +87,7 @@ def test_the_wheel_holds_the_package_the_recipes_and_one_library(wheel: Path, tm
     tracked = {
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
-        if path.suffix in (".py", ".css", ".html", ".js", ".typed")
+        if path.suffix in (".py", ".css", ".html", ".js", ".txt", ".typed")
         if "cpp" not in path.relative_to(package).parts
     }
     recipes = {f"tiedexport/models/{path.name}" for path in (ROOT / "models").glob("*.toml")}
