@@ -82,7 +82,7 @@ class SessionContender:
         x, spec = golden_inputs(self._bundle, bound, batch), bound.outputs[0]
         out = np.empty((batch, *spec.element_shape), spec.dtype.dtype)
         self._call = self._session.bind(stage, x, out)
-        return warm_up(self.take_turn, warmup_s)
+        return warm_up(self.take_turn, warmup_s, self._idle_s)
 
     def take_turn(self, calls: int) -> np.ndarray:
         """Nanoseconds of each call, after a pause each if one was asked for."""
@@ -143,12 +143,12 @@ def _timed_rested(call: Callable[[], object], idle_s: float) -> int:
     return perf_counter_ns() - start_ns
 
 
-def warm_up(take_turn: Callable[[int], np.ndarray], warmup_s: float) -> WarmUp:
+def warm_up(take_turn: Callable[[int], np.ndarray], warmup_s: float, idle_s: float = 0.0) -> WarmUp:
     """Call until it takes equally long: for `warmup_s` at least, `LONGEST` times that at most.
 
     It goes by windows of a quarter of `warmup_s`, and is stable once the medians of the last
     `WINDOWS` of them lie within `SPREAD_LIMIT`. The first call, which may load or compile, does not
-    count; one more comes after it, even for 0 s.
+    count; one more comes after it, even for 0 s. A pause of `idle_s` before each call is time too.
     """
     take_turn(1)
     medians_s: list[float] = []
@@ -156,13 +156,13 @@ def warm_up(take_turn: Callable[[int], np.ndarray], warmup_s: float) -> WarmUp:
     while True:
         samples = take_turn(window)
         medians_s.append(float(np.median(samples)) / 1e9)
-        spent_s += float(samples.sum()) / 1e9
+        spent_s += float(samples.sum()) / 1e9 + len(samples) * idle_s
         calls += window
         spread = _spread(medians_s[-WINDOWS:])
         stable = spread is not None and spread <= SPREAD_LIMIT
         if spent_s >= warmup_s * (1 if stable else LONGEST):
             return WarmUp(medians_s[-1], spent_s, calls, spread, stable)
-        wanted = math.ceil(warmup_s / (WINDOWS + 1) / max(medians_s[-1], 1e-9))
+        wanted = math.ceil(warmup_s / (WINDOWS + 1) / max(medians_s[-1] + idle_s, 1e-9))
         # By and by: one call may tell little of the next.
         window = min(max(wanted, 1), 10 * window)
 

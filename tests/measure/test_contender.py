@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
+from types import SimpleNamespace
 
+import handmade
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tiedexport import contender
-from tiedexport.contender import RemoteContender, empty_call, timed, warm_up
+from tiedexport.contender import RemoteContender, SessionContender, empty_call, timed, warm_up
 from tiedexport.errors import RuntimeFailedError
+from tiedexport.gate import nothing
 from tiedexport.measure.stability import TIMER_LIMIT
 from tiedexport.results.bench import WarmUp
 
@@ -105,6 +109,21 @@ def test_a_slow_first_call_does_not_count_as_one_of_the_others():
     assert found.call_s == pytest.approx(1e-3)
     assert found.calls > 100
     assert found.stable
+
+
+def test_pauses_before_calls_make_a_warm_up_no_longer():
+    found = warm_up(calls_taking(lambda n: 1e-5), 0.2, 0.01)
+    assert found.stable
+    assert found.calls <= 30
+    assert 0.2 <= found.seconds < 0.3
+
+
+def test_the_pauses_of_a_session_count_in_its_warm_up(monkeypatch, tmp_path):
+    session = SimpleNamespace(bind=lambda *_: nothing, close=nothing)
+    monkeypatch.setattr(contender, "open_session", lambda *_, **__: session)
+    bundle = handmade.bundle(tmp_path / "m.tied")
+    with closing(SessionContender(bundle, "native", "fp32", 1, idle_s=0.01)) as one:
+        assert one.prepare("autoencoder", 1, 0.02).calls <= 11
 
 
 class Echo:
