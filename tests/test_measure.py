@@ -99,6 +99,16 @@ def test_every_runtime_precision_stage_and_batch_has_exactly_one_row(stage_set):
     assert all(contender.closed for contender in made)
 
 
+def test_what_is_named_twice_is_measured_once(stage_set):
+    bundle, _, made = stage_set(a=1e-4)
+    stages = ("encode", "encoder")
+    result = bench(bundle, runtime=("a", "a"), stage=stages, batch=(8, 1, 8), duration_s=0.1)
+    assert [(r.precision.value, r.stage, r.batch) for r in result.latencies] == [
+        (precision, "encoder", batch) for batch in (8, 1) for precision in ("fp32", "fp16")
+    ]
+    assert len(made) == 2
+
+
 def test_both_memory_modes_take_turns_where_a_runtime_has_two(stage_set):
     bundle, log, made = stage_set(plain=1e-4, packs=1e-4)
     result = bench(bundle, batch=(1,), duration_s=0.1, memory="both")

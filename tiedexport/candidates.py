@@ -48,7 +48,7 @@ def candidates(
     """
     if memory not in MODES:
         raise UsageError("unknown memory mode", got=repr(memory), expected=", ".join(MODES))
-    for row in [runtime_named(name) for name in wanted] or all_runtimes().values():
+    for row in [runtime_named(name) for name in dict.fromkeys(wanted)] or all_runtimes().values():
         found = row.availability()
         for precision in bundle.manifest.precisions:
             if not found.available:

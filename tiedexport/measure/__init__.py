@@ -154,11 +154,11 @@ class _Run:
 
 def _heats(bundle: Bundle, stage: Sequence[str], batch: Sequence[int]) -> list[tuple[str, int]]:
     refuse_batches(batch)
-    stages = [STAGE_OF_VERB.get(name, name) for name in stage]
+    stages = dict.fromkeys(STAGE_OF_VERB.get(name, name) for name in stage)
     known = [spec.name for spec in bundle.manifest.stages]
     if unknown := [name for name in stages if name not in known]:
         raise UsageError("unknown stage", got=", ".join(unknown), expected=", ".join(known))
-    return [(name, size) for name in stages for size in batch]
+    return [(name, size) for name in stages for size in dict.fromkeys(batch)]
 
 
 def _earlier(against: str | Path | None, max_regression: float | None) -> BenchResult | None:
