@@ -63,7 +63,7 @@ def _compared(
 
 
 def _amplification(difference: np.ndarray) -> int:
-    """The largest of 1, 2, 5, 10 … that leaves the largest difference within 1; 1 where all is 0."""
+    """The largest of 1, 2, 5, 10 … that leaves all differences within 1; 1 where there are none."""
     largest = float(np.abs(difference).max()) or 1.0
     steps = [step * 10**power for power in range(4) for step in (1, 2, 5)]
     return max((step for step in steps if step * largest <= 1), default=1)
