@@ -55,9 +55,10 @@ def bench(
     """Time every runtime and precision that can run the bundle; the others are rows that say why.
 
     All contenders at one stage and batch size take turns until the last is done, so that a drift of
-    the machine hits all alike. Every timed call counts. With one thread all live in this process;
-    with more each has a process of its own, since idle thread pools that spin would starve the one
-    whose turn it is. Calls go through `Session.bind`. Flags mean what they mean in trtexec.
+    the machine hits all alike. The first call of a turn, which finds caches full of what others
+    left, is not timed; every timed call counts. With one thread all live in this process; with more
+    each has a process of its own, since idle thread pools that spin would starve the one whose turn
+    it is. Calls go through `Session.bind`. Flags mean what they mean in trtexec.
 
     Args:
         bundle: an open bundle or its path.
