@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import browser
+import drawn_once
 import msgspec
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tiedexport.checkpoint import Checkpoint, save_checkpoint
 from tiedexport.export import build
 from tiedexport.families import config_from, family_named
 from tiedexport.manifest import FileRecord, decode_manifest, encode_manifest
+from tiedexport.report import charts
 from tiedexport.runtimes import all_runtimes, choose_precision, runtime_named
 from tiedexport.session import Session, open_session
 from tiedexport.spec import Precision
@@ -145,6 +147,12 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(reason)
     with browser.launched() as launched:
         yield launched
+
+
+@pytest.fixture
+def quick_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each chart once a session, not once a test."""
+    monkeypatch.setattr(charts, "_converter", drawn_once.Converter)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from tiedexport.results import BuildResult, TrainResult, to_json
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.kinds import read_result
 
+pytestmark = pytest.mark.usefixtures("quick_charts")
+
 
 def demo_result() -> DemoResult:
     train = TrainResult("m.pt", handmade.training_record(), (), 1.0)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tiedexport.results import BenchResult
 
 
+pytestmark = pytest.mark.usefixtures("quick_charts")
+
+
 def packed(result: BenchResult) -> BenchResult:
     rows = tuple(msgspec.structs.replace(row, memory="packed") for row in result.latencies)
     return msgspec.structs.replace(result, latencies=rows)

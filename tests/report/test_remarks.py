@@ -14,6 +14,8 @@ from rich.console import Console
 from tiedexport.report import bench_terminal, layers, report, terminal
 from tiedexport.results import BenchResult, Comparison, VerifyResult, to_json
 
+pytestmark = pytest.mark.usefixtures("quick_charts")
+
 REMARK = "network, simulated"
 STAGES = ("encoder", "decoder", "autoencoder")
 LAYERS = ("gemm_0_output", "code")

@@ -19,6 +19,8 @@ from tiedexport.report import html, markdown, report
 from tiedexport.report.page import Commands
 from tiedexport.results import TrainResult
 
+pytestmark = pytest.mark.usefixtures("quick_charts")
+
 JSON = {"type": "application/json"}
 EVIL = "<script>alert(1)</script>\"'&"
 

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from tiedexport.audit import audit
 from tiedexport.report import audit_report, report, ties_section, ties_terminal
 
+pytestmark = pytest.mark.usefixtures("quick_charts")
+
 EVIL = "<script>alert(1)</script>\"'&"
 
 
