@@ -55,7 +55,7 @@ def latency_chart(
         color=_colour(alt, ran),
     )
     lines = _lines(alt, base, _log(alt, "latency_s:Q", title, axis), ran)
-    layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis), 36), whiskers, *lines]
+    layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis), 46), whiskers, *lines]
     words = (
         f"Median latency of the {stage} against batch size, both on log axes, whiskers up to "
         f"{tail(ran[0])[0]}. {_words(ran, lambda row: seconds(row.median_s))}"
