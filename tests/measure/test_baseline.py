@@ -155,6 +155,26 @@ def test_another_machine_bundle_or_pause_is_said():
     assert compared(moved, result(row()), "then.json").warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ((1200, 1100), "% more time"),
+        ((800, 900), "% less time"),
+        ((1200, 1000), ""),
+        ((800, 1000), ""),
+        ((800, 1200), ""),
+        ((1200,), ""),
+    ],
+)
+def test_what_befell_every_runtime_alike_is_said_not_to_be_of_one(times, words):
+    names = ("a", "b")[: len(times)]
+    then = result(*(row(name) for name in names))
+    now = result(*(row(name, ns=ns) for name, ns in zip(names, times, strict=True)))
+    warnings = compared(now, then, "then.json").warnings
+    assert len(warnings) == bool(words)
+    assert words in "".join(warnings)
+
+
 def test_what_was_written_is_read_again(tmp_path):
     written = result(row(), options={"duration": 1.0})
     (tmp_path / "r.json").write_bytes(to_json(written))

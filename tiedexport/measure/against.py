@@ -10,12 +10,14 @@ import numpy as np
 from tiedexport.errors import BadInputError
 from tiedexport.measure import intervals
 from tiedexport.measure.baseline import ratio_of
+from tiedexport.measure.stability import DRIFT_LIMIT
 from tiedexport.results.bench import Against
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tiedexport.results import BenchResult, Latency
+    from tiedexport.results.bench import Ratio
 
     Key = tuple[str, str, str, int, int, str]
 
@@ -61,7 +63,7 @@ def compared(
         changes,
         gone=_named(key for key in then if key not in now),
         new=_named(key for key in now if key not in then),
-        warnings=tuple(_differences(result, earlier)),
+        warnings=(*_differences(result, earlier), *_alike(changes)),
         max_regression_percent=max_regression_percent,
     )
 
@@ -96,3 +98,23 @@ def _differences(result: BenchResult, earlier: BenchResult) -> Iterator[str]:
     idle = "idleTime"
     if result.options.get(idle, 0) != earlier.options.get(idle, 0):
         yield f"another --{idle}: {earlier.options.get(idle, 0):g} ms then"
+
+
+def _alike(changes: Iterable[Ratio]) -> Iterator[str]:
+    """Whether all runtimes changed together, which a change of one of them does not explain.
+
+    Between two runs a machine may change its clock or get a busy neighbour. No interval knows of
+    that, as it is the same all through a run.
+    """
+    speeds: dict[str, list[float]] = {}
+    for row in changes:
+        speeds.setdefault(row.runtime, []).append(row.speed)
+    more = sorted(1 / float(np.median(mine)) - 1 for mine in speeds.values())
+    if len(more) < 2:
+        return
+    least, word = (more[0], "more") if more[0] > 0 else (-more[-1], "less")
+    if least > DRIFT_LIMIT:
+        yield (
+            f"every runtime takes at least {least:.0%} {word} time: the machine, or something else "
+            "that all of them share, is at another speed"
+        )
