@@ -16,6 +16,7 @@ from ways import Way, opened
 from tiedexport import open_bundle
 from tiedexport.contender import Contender, RemoteContender, timed, warm_up
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, TiedExportError
+from tiedexport.measure.turns import LONGEST_LED_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 TURN_S = 0.005
 """The shortest turn."""
-
-LONG_CALL_S = 0.1
-"""A shorter call is preceded by an untimed one: caches and threads are the contender's again."""
 
 FARTHEST = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
 """From float64, of outputs in [0, 1]: nearer than this no wrong computation comes."""
@@ -141,7 +139,7 @@ class Program:
 def turn_of(name: str, take_turn: Callable[[int], np.ndarray], call_s: float) -> Turn:
     """A turn of as many calls as `TURN_S` takes; its figure is the median call, in seconds."""
     calls = math.ceil(TURN_S / max(call_s, 1e-9))
-    untimed = int(call_s < LONG_CALL_S)
+    untimed = int(call_s <= LONGEST_LED_S)
 
     def turn() -> dict[str, float]:
         return {name: float(np.median(take_turn(calls + untimed)[untimed:])) / 1e9}
