@@ -25,7 +25,8 @@ def demo_result() -> DemoResult:
     train = TrainResult("m.pt", handmade.training_record(), (), 1.0)
     build = BuildResult("m.tied", (), 1, 1, 0, (), 1.0)
     verify, bench = handmade.verify_result("m.tied"), handmade.bench_result("m.tied")
-    return DemoResult(train, build, handmade_ties.healthy(), verify, bench, "r.html", 1.0)
+    audit = msgspec.structs.replace(handmade_ties.healthy(), things=("out/m.tied",))
+    return DemoResult(train, build, audit, verify, bench, "r.html", 1.0)
 
 
 @pytest.fixture
@@ -109,14 +110,27 @@ def test_what_is_no_result_is_refused_by_name(files, content, got):
     assert caught.value.hint
 
 
-def test_two_results_of_a_verb_and_results_of_another_bundle_are_refused(files):
+def test_two_results_of_a_verb_are_refused(files):
     twice = [files / "demo.json", files / "verify.json"]
     with pytest.raises(BadInputError, match="second result of verify"):
         reporting.write(files / "m.tied", twice, files / "r.html")
-    other = msgspec.structs.replace(demo_result().verify, bundle="other.tied")
+
+
+@pytest.mark.parametrize(
+    ("verb", "changed"),
+    [
+        ("verify", {"bundle": "other.tied"}),
+        ("bench", {"bundle": "other.tied"}),
+        ("audit", {"things": ("other.tied",)}),
+        ("train", {"checkpoint": "other.pt", "record": handmade.training_record(epochs=3)}),
+    ],
+)
+def test_a_result_of_another_bundle_is_refused(files, verb, changed):
+    other = msgspec.structs.replace(getattr(demo_result(), verb), **changed)
     (files / "other.json").write_bytes(to_json(other))
-    with pytest.raises(BadInputError, match=r"other\.tied"):
+    with pytest.raises(BadInputError, match="of another bundle") as caught:
         reporting.write(files / "m.tied", [files / "other.json"], files / "r.html")
+    assert "got:      other." in str(caught.value)
 
 
 def test_the_command_line_writes_both_twins_and_tells_their_size(files):

@@ -97,13 +97,26 @@ def _parts(result: object) -> list[Any]:
 
 
 def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
-    """A result names its bundle by path: it may have moved since, but keeps its name."""
-    of = getattr(result, "bundle", bundle.path)
-    if PurePath(of).name != bundle.path.name:
-        raise BadInputError(
-            "the result is of another bundle",
-            where=path,
-            got=PurePath(of).name,
-            expected=bundle.path.name,
-            hint=f"tiedexport {_VERBS[type(result)]} {bundle.path} --json FILE",
-        )
+    """A result names its bundle by path: it may have moved since, but keeps its name.
+
+    That of a training names none; the bundle holds its record instead.
+    """
+    if isinstance(result, TrainResult):
+        own = bundle.manifest.training in (None, result.record)
+        got, expected = result.checkpoint, f"the training that {bundle.path.name} records"
+    else:
+        of = result.things if isinstance(result, AuditResult) else (result.bundle,)
+        names = [PurePath(thing).name for thing in of]
+        own = bundle.path.name in names
+        got, expected = ", ".join(names), bundle.path.name
+    if own:
+        return
+    verb = _VERBS[type(result)]
+    hint = f"tiedexport {verb} {bundle.path} --json FILE"
+    raise BadInputError(
+        "the result is of another bundle",
+        where=path,
+        got=got,
+        expected=expected,
+        hint="leave it out: the report shows that record" if verb == "train" else hint,
+    )
