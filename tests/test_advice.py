@@ -53,6 +53,8 @@ def test_the_fastest_at_the_smallest_batch_is_named_with_its_mode_and_time():
 def test_one_that_the_interval_does_not_separate_is_named_beside_it():
     rows = [row("quick", 4e-5), row("near", 4.001e-5), row("far", 9e-5)]
     sentence = told(bench(*rows), verified("quick", "near", "far"))
+    assert "the least median of 3 whose numbers match" in sentence
+    assert "fastest" not in sentence
     assert "while near fp32 is not shown to be slower" in sentence
     assert "far" not in sentence
 
@@ -85,7 +87,7 @@ def test_what_is_faster_but_ruled_out_is_named_with_the_reason(quick, compared, 
     sentence = told(bench(row("fit", 4e-5), quick), both(compared, verified("fit")))
     assert sentence.startswith("fit in fp32")
     assert "the only one" in sentence
-    assert "faster but ruled out: quick" in sentence
+    assert "with a smaller median, but ruled out: quick" in sentence
     assert why in sentence
 
 

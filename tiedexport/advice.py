@@ -30,7 +30,8 @@ def advise(
 
     It is the fastest at the smallest batch size measured, by the median, among those of which every
     stage that was compared passed, and whose memory holds each weight once. Whoever is not slower
-    than it beyond chance is named beside it, and so is what is faster but ruled out.
+    than it beyond chance is named beside it, and it is then not called the fastest; so is named
+    what has a smaller median but is ruled out.
 
     Args:
         bench: whose rows of the autoencoder count.
@@ -55,7 +56,10 @@ def advise(
     faster = [(row, whys[id(row)]) for row in rows[: rows.index(best)]]
     doubts = ", ".join(dict.fromkeys(warning.kind for warning in best.warnings))
     unsteady = f" (unsteady: {doubts})" if doubts else ""
-    return f"{_choice(best, len(fit))}{unsteady}{_rivals(best, fit[1:])}{_excluded(faster)}."
+    rivals = _rivals(best, fit[1:])
+    place = "the least median" if rivals else "the fastest"
+    which = "the only one" if len(fit) == 1 else f"{place} of {len(fit)}"
+    return f"{_choice(best, which)}{unsteady}{rivals}{_excluded(faster)}."
 
 
 def _rows(bench: BenchResult) -> list[Latency]:
@@ -92,14 +96,12 @@ def _ruled_out(
     return hidden_copies(row.runtime, row.precision) or ""
 
 
-def _choice(best: Latency, fit: int) -> str:
+def _choice(best: Latency, which: str) -> str:
     time = f"{seconds(best.median_s)} a call at batch {best.batch}"
-    why = "whose numbers match and whose tie holds"
-    which = f"the only one {why}" if fit == 1 else f"the fastest of {fit} {why}"
     threads = "1 thread" if best.threads == 1 else f"{best.threads} threads"
     return (
         f"{best.runtime} in {best.precision}, memory {best.memory}, with {time} and {threads}, "
-        f"{which}"
+        f"{which} whose numbers match and whose tie holds"
     )
 
 
@@ -125,7 +127,7 @@ def _excluded(faster: Sequence[tuple[Latency, str]]) -> str:
     if not faster:
         return ""
     told = [f"{contender(row)} ({seconds(row.median_s)}): {why}" for row, why in faster[:_NAMED]]
-    return f"; faster but ruled out: {'; '.join(told)}"
+    return f"; with a smaller median, but ruled out: {'; '.join(told)}"
 
 
 def _listed(names: Sequence[str]) -> str:
