@@ -102,6 +102,15 @@ def test_the_limit_of_a_precision_is_the_least_of_its_runtimes_at_that_stage():
     assert speed_section._limits(handmade.bench_result(), "autoencoder") == {}
 
 
+def test_the_answer_about_speed_compares_within_one_stage():
+    result = handmade.bench_result()
+    other = msgspec.structs.replace(
+        handmade.latency("torch", FP32, 1, 1e-9), stage="decoder", throughput_per_s=1e12
+    )
+    more = msgspec.structs.replace(result, latencies=(other, *result.latencies))
+    assert speed_section.answer(more) == speed_section.answer(result)
+
+
 def test_doubts_and_what_was_not_measured_are_told_once_each():
     result = handmade.bench_result()
     noise = Instability("noise", 0.4, 0.1, "rounds vary by 40%")

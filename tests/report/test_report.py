@@ -51,6 +51,14 @@ def test_the_first_screen_answers_four_questions_before_any_section(written):
         assert answer in page.text
 
 
+def test_questions_without_a_result_are_asked_and_say_what_answers_them(tmp_path):
+    path = report(handmade.bundle(tmp_path / "m.tied"), output=tmp_path / "report.html")
+    page = Outline(path.read_text("utf-8"))
+    assert page.headings[3:5] == ["Do the numbers match?", "How fast is it?"]
+    assert "tiedexport verify tells" in page.text
+    assert "tiedexport bench tells" in page.text
+
+
 def test_a_model_without_ties_is_not_said_to_hold_one(tmp_path):
     bundle = handmade.bundle(tmp_path / "m.tied")
     bundle.manifest = msgspec.structs.replace(bundle.manifest, ties=())

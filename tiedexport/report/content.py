@@ -56,8 +56,8 @@ def page(bundle: Bundle, found: Found) -> Page:
     answers = (
         _model_answer(bundle, found.training),
         _tie_answer(bundle, accounts, found.audit),
-        *([numbers_section.answer(found.verify)] if found.verify is not None else []),
-        *([speed_section.answer(found.bench)] if found.bench is not None else []),
+        numbers_section.answer(found.verify),
+        speed_section.answer(found.bench),
     )
     sections = (
         samples_section.pictures(bundle, found.verify),

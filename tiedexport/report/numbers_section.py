@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from tiedexport.results import VerifyResult
 
 
-def answer(result: VerifyResult) -> Answer:
+def answer(result: VerifyResult | None) -> Answer:
     """How many comparisons pass, the worst of them, and a heat map of all."""
+    question = "Do the numbers match?"
+    if result is None:
+        return Answer(question, "not run", "tiedexport verify tells", "not run")
     ran = [row for row in result.comparisons if row.status != "not run"]
     passed = sum(row.status == "passed" for row in ran)
     absent = len({contender(row) for row in result.comparisons if row.status == "not run"})
@@ -29,7 +32,7 @@ def answer(result: VerifyResult) -> Answer:
     )
     drawn = numbers_charts.error_map(result.comparisons)
     return Answer(
-        "Do the numbers match?",
+        question,
         f"{passed} of {len(ran)}",
         f"{detail}; {absent} could not run here" if absent else detail,
         "passed" if result.passed else "failed",

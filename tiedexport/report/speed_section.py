@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 _FIRST_STAGE = "autoencoder"
 
 
-def answer(result: BenchResult) -> Answer:
-    """The fastest at the smallest batch, with latency and throughput drawn."""
-    ran = [row for row in result.latencies if row.median_s is not None]
-    if not ran:
-        return Answer("How fast is it?", "–", "nothing could be measured here", "failed")
+def answer(result: BenchResult | None) -> Answer:
+    """The least median at the smallest batch of one stage, with latency and throughput drawn."""
+    question = "How fast is it?"
+    if result is None:
+        return Answer(question, "not run", "tiedexport bench tells", "not run")
+    measured = [row for row in result.latencies if row.median_s is not None]
+    if not measured:
+        return Answer(question, "–", "nothing could be measured here", "failed")
+    stage = _first_stage(result)
+    ran = [row for row in measured if row.stage == stage]
     smallest = min(row.batch for row in ran)
     fastest = min(
         (row for row in ran if row.batch == smallest), key=lambda row: row.median_s or 0.0
@@ -27,12 +32,12 @@ def answer(result: BenchResult) -> Answer:
     widest = max(ran, key=lambda row: row.throughput_per_s or 0.0)
     name, tail_s = tables.tail(fastest)
     return Answer(
-        "How fast is it?",
+        question,
         seconds(fastest.median_s),
-        f"median at batch {smallest}: {contender(fastest)}, {fastest.stage} ({name} "
+        f"median at batch {smallest}: {contender(fastest)}, {stage} ({name} "
         f"{seconds(tail_s)}); at best {tables.number(widest.throughput_per_s, ',.0f')} samples/s, "
         f"{contender(widest)} at batch {widest.batch}",
-        blocks=tuple(_charts(result, _first_stage(result))),
+        blocks=tuple(_charts(result, stage)),
     )
 
 
