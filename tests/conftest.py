@@ -59,6 +59,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 """Small models, at least one of each family: name → family and configuration."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several workers share the tests, a file is for one of them.
 
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item: "cpp" in item.path.parts or item.path.name == "test_wheel.py" for item in items
     }
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("cpp" if compiling[item] else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("cpp" if compiling[item] else item.path.name))
     items.sort(key=lambda item: not compiling[item])
 
 
