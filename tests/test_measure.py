@@ -189,6 +189,22 @@ def test_what_others_left_in_the_caches_is_not_timed(monkeypatch, call_s):
     assert latency.max_s == pytest.approx(call_s)
 
 
+def test_a_stall_of_one_ends_its_part_no_sooner_than_that_of_the_others(monkeypatch):
+    def take_turn(self, calls):
+        self.log.append((self.name, calls))
+        stall_s = 0.9 if self.name == "unlucky" and len(self.log) < 3 else 0.0
+        return np.full(calls, 1e6) + np.array([*[0.0] * (calls - 1), stall_s * 1e9])
+
+    monkeypatch.setattr(Scripted, "take_turn", take_turn)
+    log: list[tuple[str, int]] = []
+    names = ("unlucky", "other")
+    rows = [turns.Row(n, handmade.FP32, contender=Scripted(n, 1e-3, log)) for n in names]
+    task = Task(100, lambda done, note: None, float("inf"))
+    found = turns.heat(rows, "autoencoder", 1, turns.Budget(0.0, 1.0, 1, (99,), 1), task)
+    assert [len(row.rounds_ns) for row in found] == [200, 200]
+    assert found[0].max_s == pytest.approx(0.901)
+
+
 @given(
     call_s=st.floats(1e-6, 0.5),
     duration_s=st.floats(0, 2),

@@ -32,6 +32,10 @@ LONGEST_LED_S = 0.1
 turn has few calls, it alone made medians 10 to 20 % longer. Calls that take longer than this do not
 need it: to fill a cache again takes milliseconds at most."""
 
+MOST_TIMES = 2
+"""Whoever has been timed enough goes on with the others, for so many times the duration at most:
+else a stall would end a contender's part at its worst, and leave what comes after to the others."""
+
 PROGRESS_A_HEAT = 100
 
 
@@ -114,7 +118,7 @@ class Row:
             self.fail(error)
 
     def take_turn(self, budget: Budget) -> None:
-        """Time one turn, and leave once there are enough calls over enough seconds."""
+        """Time one turn, which may make it enough calls over enough seconds."""
         assert self.contender is not None
         try:
             samples = self.contender.take_turn(self.untimed + self.calls_a_turn)[self.untimed :]
@@ -125,6 +129,11 @@ class Row:
         self.spent_s += float(samples.sum()) / 1e9 + len(samples) * budget.idle_s
         calls = sum(map(len, self.samples_ns))
         self.running = self.spent_s < budget.duration_s or calls < budget.iterations
+
+    def goes_on(self, budget: Budget) -> bool:
+        """Whether it takes part in another round, as long as there is one."""
+        more = self.running or self.spent_s < MOST_TIMES * budget.duration_s
+        return self.status == "passed" and more
 
     def latency(self, stage: str, batch: int, budget: Budget, timer_s: float) -> Latency:
         """What this heat told of it; a row without figures where it could not run."""
@@ -163,9 +172,10 @@ def heat(
         row.line_up(stage, batch, budget)
     _share_out(racing, budget)
     turn, heat_starts = 0, task.done
-    while running := [row for row in racing if row.running]:
+    while any(row.running for row in racing):
+        going = [row for row in racing if row.goes_on(budget)]
         # Alternate the order: who follows whom must not favour anyone.
-        for row in running[:: -1 if turn % 2 else 1]:
+        for row in going[:: -1 if turn % 2 else 1]:
             row.take_turn(budget)
         turn += 1
         goal_s = max(budget.duration_s, 1e-9)
