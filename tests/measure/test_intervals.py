@@ -54,6 +54,21 @@ def test_between_equals_a_difference_is_claimed_about_as_often_as_chance_allows(
     assert claims <= 0.05 * 150
 
 
+@pytest.mark.parametrize("rounds", [20, 30])
+def test_few_rounds_claim_no_more_between_equals_than_many(monkeypatch, rounds):
+    monkeypatch.setattr(intervals, "RESAMPLES", 200)
+    claims = 0
+    for seed in range(200):
+        ours, theirs = contest(seed, rounds, 0.0, 0.02)
+        claims += paired(ours, theirs / SPEED).verdict != "no difference shown"
+    assert claims <= 0.02 * 200
+
+
+def test_as_many_rounds_as_anyone_keeps_have_an_interval():
+    found = paired(*contest(1, 3000, 0.0, 0.0))
+    assert 1.04 < found.low < SPEED < found.high < 1.06
+
+
 def test_rounds_that_hang_together_are_drawn_together_and_widen_the_interval():
     ours, theirs = contest(3, 200, 0.9, 0.0)
     logs = np.log(theirs) - np.log(ours)

@@ -72,7 +72,7 @@ def paired(ours: np.ndarray, theirs: np.ndarray, confidence: float = CONFIDENCE)
     if rounds < BOOTSTRAP_ROUNDS:
         return _from_extremes(estimate, logs.min(), logs.max(), rounds)
     drawn = _resampled_medians(logs, np.random.default_rng(_SEED))
-    return _from_resamples(estimate, drawn, logs, confidence)
+    return _from_resamples(estimate, drawn, logs, confidence, _signs(logs, confidence))
 
 
 def unpaired(ours: np.ndarray, theirs: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
@@ -105,11 +105,32 @@ def _from_extremes(estimate: float, low: float, high: float, rounds: int) -> Int
 
 
 def _from_resamples(
-    estimate: float, drawn: np.ndarray, logs: np.ndarray, confidence: float
+    estimate: float,
+    drawn: np.ndarray,
+    logs: np.ndarray,
+    confidence: float,
+    least: tuple[float, float] = (math.inf, -math.inf),
 ) -> Interval:
+    """From quantiles of the resamples, and no narrower than `least`."""
     tail = _tail(_blocks(logs), confidence)
     low, high = np.quantile(drawn, [tail, 1 - tail])
+    low, high = min(low, least[0]), max(high, least[1])
     return Interval(math.exp(estimate), math.exp(low), math.exp(high), len(logs))
+
+
+def _signs(logs: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The interval of a median by the sign test: of independent rounds, however they scatter.
+
+    A bootstrap of 20 or 30 rounds by itself claims a difference between equals four times as often
+    as it should. Of rounds that depend on each other it is the bootstrap that is wider.
+    """
+    rounds, outside, below = len(logs), 0, 1
+    while below <= 2**rounds // round(2 / (1 - confidence)):
+        outside += 1
+        below += math.comb(rounds, outside)
+    share = max(outside - 1, 0) / (rounds - 1)
+    low, high = np.quantile(logs, [share, 1 - share])
+    return float(low), float(high)
 
 
 def _resampled_medians(series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
