@@ -17,7 +17,7 @@ KEEPING := -C build-dir=build/python
 DIST := dist
 
 # Two processes share the tests: one compiles C++ while the other goes through the rest.
-WORKERS := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+WORKERS := --numprocesses=2 --no-loadscope-reorder
 
 # Debian's packages: to build the library, to build it and its tools by hand, to test it.
 TO_BUILD := g++ libhwy-dev

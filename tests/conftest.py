@@ -59,19 +59,28 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 """Small models, at least one of each family: name → family and configuration."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several workers share the tests, a file is for one of them.
+def _worker_group(nodeid: str) -> str:
+    """Tests that one worker has to run: those of a file, and all that share build folders."""
+    file = nodeid.partition("::")[0]
+    compiles = file.startswith("tests/cpp/") or file == "tests/test_wheel.py"
+    return "compiling" if compiles else file
 
-    Those that compile share build folders, so they are for one worker too. They take longest and
-    begin.
-    """
-    compiling = {
-        item: "cpp" in item.path.parts or item.path.name == "test_wheel.py" for item in items
-    }
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cpp" if compiling[item] else item.path.name))
-    items.sort(key=lambda item: not compiling[item])
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What compiles takes longest, so it begins."""
+    items.sort(key=lambda item: _worker_group(item.nodeid) != "compiling")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share groups between workers. (Marks of groups are lost between xdist 3.8 and pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _worker_group(nodeid)
+
+    return Groups(config, log)
 
 
 def make_checkpoint(family: str, fields: dict[str, Any], seed: int = 0) -> Checkpoint:
