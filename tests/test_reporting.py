@@ -13,7 +13,7 @@ from html_outline import Outline
 
 from tiedexport import reporting
 from tiedexport.cli import cli
-from tiedexport.errors import BadInputError, MissingRuntimeError
+from tiedexport.errors import BadInputError, MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import BuildResult, TrainResult, to_json
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.kinds import read_result
@@ -66,6 +66,15 @@ def test_a_demo_stands_for_all_its_verbs(files):
     assert "What to deploy: " in page.text
     assert {"The numbers", "The speed", "From stage to stage"} <= set(page.headings)
     assert "Not run: no runtime can run this; install one" in page.text
+
+
+def test_a_model_that_fails_at_work_is_told_with_as_much_as_is_known(files, monkeypatch):
+    def fail(*_):
+        raise RuntimeFailedError("not finite", where="native")
+
+    monkeypatch.setattr(reporting, "observe", fail)
+    page = Outline(reporting.write(files / "m.tied", [], files / "r.html").read_text("utf-8"))
+    assert "Not run: not finite." in page.text
 
 
 def test_what_is_missing_is_told_with_the_command_that_makes_it(files):

@@ -77,7 +77,7 @@ def present(
     try:
         seen = observe(bundle)
     except TiedExportError as error:
-        seen = f"{error.what}; {error.hint or error.got}"
+        seen = "; ".join(str(part) for part in (error.what, error.hint or error.got) if part)
     return report.report(
         bundle,
         verify=verify,
