@@ -148,7 +148,7 @@ def test_the_first_answer_of_a_bundles_report_is_the_audits(tmp_path, audit, fig
     assert page.headings == [*alone.headings[:where], *added, *alone.headings[where:]]
     answer = page.text[page.text.index("Does the tie hold?") :][:160]
     assert f" {figure}" in answer
-    assert "stored for" in answer
+    assert "headers and graphs included" in answer
     assert "tiedexport audit m.tied" in page.text
     assert "not run, tiedexport audit does it" in alone.text
     assert "not run, tiedexport audit" not in page.text

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from browser import PHONE, SCHEMES, SIZES, assert_accessible, assert_fits, assert_quiet, visit
+from canvases import HEIGHT, WIDTH, as_input, assert_shows, pixels
 from served import served
 
 from tiedexport.session import open_session
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
     from tiedexport.session import Session
     from tiedexport.view.server import ViewServer
-
-HEIGHT, WIDTH = 9, 12
-_PATIENCE_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -49,35 +46,6 @@ def session(bundles: dict[str, Bundle]) -> Iterator[Session]:
 def settled(page: Page) -> None:
     """Wait until every runtime has answered about what is entered now."""
     page.wait_for_selector("#table[aria-busy=false]")
-
-
-def pixels(page: Page, canvas: str) -> np.ndarray:
-    """What a canvas shows, uint8 [height, width]."""
-    values = page.evaluate(
-        """(id) => {
-          const shown = document.getElementById(id);
-          // Of a copy, as Chromium warns of reading the page's own again and again.
-          const copy = new OffscreenCanvas(shown.width, shown.height);
-          const context = copy.getContext("2d", { willReadFrequently: true });
-          context.drawImage(shown, 0, 0);
-          return [...context.getImageData(0, 0, copy.width, copy.height).data];
-        }""",
-        canvas,
-    )
-    return np.array(values, np.uint8).reshape(HEIGHT, WIDTH, 4)[..., 0]
-
-
-def assert_shows(page: Page, canvas: str, values: np.ndarray, apart: float = 0.51) -> None:
-    """A canvas comes to show these values, [9·12] of any shape, to the rounding of a pixel."""
-    expected = values.astype(np.float64).reshape(HEIGHT, WIDTH).clip(0, 1) * 255
-    end = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < end and np.abs(pixels(page, canvas) - expected).max() > apart:
-        page.wait_for_timeout(20)
-    np.testing.assert_allclose(pixels(page, canvas), expected, rtol=0, atol=apart)
-
-
-def as_input(values: Any) -> np.ndarray:
-    return np.asarray(values, np.float32).reshape(1, 1, HEIGHT, WIDTH)
 
 
 @SIZES

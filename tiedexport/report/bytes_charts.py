@@ -77,20 +77,7 @@ def bytes_chart(bars: Sequence[Bar], label_length: int = 58) -> Spec:
     require_altair()
     import altair as alt
 
-    rows = [
-        {
-            "row": index,
-            "stage": tie_tables.shortened(bar.label, label_length),
-            "whole": bar.label,
-            "stored": bar.stored_bytes,
-            "needed": bar.needed_bytes,
-            "said": f"{size(bar.stored_bytes)}: {bar.ratio:.3f} ×",
-            "needs": size(bar.needed_bytes),
-            "colour": bar.colour,
-            "opacity": 1.0 if bar.counts else 0.45,
-        }
-        for index, bar in enumerate(bars)
-    ]
+    rows = [_row(index, bar, label_length) for index, bar in enumerate(bars)]
     longest = max(max(bar.stored_bytes, bar.needed_bytes) for bar in bars)
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=alt.Y("row:O", axis=None),
@@ -117,3 +104,17 @@ def bytes_chart(bars: Sequence[Bar], label_length: int = 58) -> Spec:
         for bar in bars
     )
     return finished(chart, f"Bytes stored, and a mark where the bytes needed end. {words}")
+
+
+def _row(index: int, bar: Bar, label_length: int) -> dict[str, object]:
+    return {
+        "row": index,
+        "stage": tie_tables.shortened(bar.label, label_length),
+        "whole": bar.label,
+        "stored": bar.stored_bytes,
+        "needed": bar.needed_bytes,
+        "said": f"{size(bar.stored_bytes)}: {bar.ratio:.3f} ×",
+        "needs": size(bar.needed_bytes),
+        "colour": bar.colour,
+        "opacity": 1.0 if bar.counts else 0.45,
+    }

@@ -23,3 +23,7 @@ const near = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "400px" });
 document.querySelectorAll(".live").forEach((place) => near.observe(place));
+// Paper cannot be unfolded.
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+});

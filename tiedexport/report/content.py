@@ -109,8 +109,8 @@ def _tie_answer(bundle: Bundle, accounts: list[Storage], audit: AuditResult | No
     question = "Does the tie hold?"
     worst = max(accounts, key=lambda account: account.ratio)
     stored = (
-        f"{size(worst.stored_bytes)} stored for {size(worst.needed_bytes)} of {worst.precision} "
-        f"parameters: {worst.ratio:.3f} ×"
+        f"files of {size(worst.stored_bytes)}, headers and graphs included, hold "
+        f"{size(worst.needed_bytes)} of {worst.precision} parameters: {worst.ratio:.3f} ×"
     )
     bars = bytes_charts.stage_bars(audit) if audit is not None else []
     bars = bars or bytes_charts.storage_bars(accounts)

@@ -83,17 +83,7 @@ def latent_chart(
         )
     )
     if 0 < len(kinds) <= 2 * len(SERIES):
-        names = list(map(str, kinds))
-        colours = [SERIES[n % len(SERIES)] for n in range(len(names))]
-        shapes = ["circle" if n < len(SERIES) else "triangle-up" for n in range(len(names))]
-        legend = alt.Legend(title="label (click to pick)", orient="bottom", columns=10)
-        chosen = alt.selection_point(fields=["label"], bind="legend", name="chosen")
-        chart = chart.encode(
-            color=alt.Color("label:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
-            shape=alt.Shape("label:N", scale=alt.Scale(domain=names, range=shapes), legend=legend),
-            opacity=alt.condition(chosen, alt.value(0.8), alt.value(0.06)),
-            tooltip=["label:N"],
-        ).add_params(chosen)
+        chart = _coloured(alt, chart, list(map(str, kinds)))
     else:
         chart = chart.encode(color=alt.value(SERIES[0]))
     told = f", coloured by {len(kinds)} labels" if kinds else ""
@@ -102,6 +92,20 @@ def latent_chart(
         f"{explained[0]:.0%} and {explained[1]:.0%} of the variance"
     )
     return finished(chart.properties(width="container", height=360, name="latent"), words)
+
+
+def _coloured(alt: Any, chart: Any, names: list[str]) -> Any:
+    """Points in a colour and a shape a label, of which the legend picks one."""
+    colours = [SERIES[n % len(SERIES)] for n in range(len(names))]
+    shapes = ["circle" if n < len(SERIES) else "triangle-up" for n in range(len(names))]
+    legend = alt.Legend(title="label (click to pick)", orient="bottom", columns=10)
+    chosen = alt.selection_point(fields=["label"], bind="legend", name="chosen")
+    return chart.encode(
+        color=alt.Color("label:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
+        shape=alt.Shape("label:N", scale=alt.Scale(domain=names, range=shapes), legend=legend),
+        opacity=alt.condition(chosen, alt.value(0.8), alt.value(0.06)),
+        tooltip=["label:N"],
+    ).add_params(chosen)
 
 
 def error_chart(errors: Sequence[float], who: str) -> Spec:

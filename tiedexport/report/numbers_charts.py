@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiedexport.report.charts import BAD, INK, MUTED, SERIES, finished, require_altair
 from tiedexport.report.tables import contender, number
@@ -94,25 +94,10 @@ def _heat_map(
 
     columns, lines = order
     remarked = any("(" in name for name in lines)
-    needed = len(columns) * (4 + 6.2 * max(map(len, columns)))
-
-    def turned(narrow: int, wide: int) -> alt.ExprRef:
-        """Labels lean where the columns are too narrow for them."""
-        return alt.ExprRef(f"width < {needed} ? {narrow} : {wide}")
-
     tooltip = ["who", "stage", "layer", "said", "absolute", "bound", "status", "reason"]
     titles = {"who": "runtime", "said": "error / bound", "absolute": "absolute error"}
     base = alt.Chart(alt.InlineData(values=cells)).encode(
-        x=alt.X(
-            "column:N",
-            sort=columns,
-            title=None,
-            axis=alt.Axis(
-                orient="top", domain=False, ticks=False, labelLimit=120, labelAngle=turned(-25, 0),
-                labelAlign="center", labelPadding=turned(17, 4), labelOverlap=False, minExtent=42,
-                labelExpr=_IN_LINES,
-            ),
-        ),
+        x=alt.X("column:N", sort=columns, title=None, axis=_columns_axis(columns)),
         y=alt.Y(
             "line:N",
             sort=lines,
@@ -136,3 +121,19 @@ def _heat_map(
         width="container", height=(32 if remarked else 26) * len(lines)
     )
     return finished(chart, words)
+
+
+def _columns_axis(columns: Sequence[str]) -> Any:
+    """Above the map; labels lean where the columns are too narrow for them."""
+    import altair as alt
+
+    needed = len(columns) * (4 + 6.2 * max(map(len, columns)))
+
+    def turned(narrow: int, wide: int) -> alt.ExprRef:
+        return alt.ExprRef(f"width < {needed} ? {narrow} : {wide}")
+
+    return alt.Axis(
+        orient="top", domain=False, ticks=False, labelLimit=120, labelAngle=turned(-25, 0),
+        labelAlign="center", labelPadding=turned(17, 4), labelOverlap=False, minExtent=42,
+        labelExpr=_IN_LINES,
+    )  # fmt: skip
