@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from html_outline import Outline
 
 from tiedexport import reporting
+from tiedexport.bundle import open_bundle
 from tiedexport.cli import cli
 from tiedexport.errors import BadInputError, MissingRuntimeError, RuntimeFailedError
 from tiedexport.results import BuildResult, TrainResult, to_json
@@ -140,6 +141,22 @@ def test_a_result_of_another_bundle_is_refused(files, verb, changed):
     with pytest.raises(BadInputError, match="of another bundle") as caught:
         reporting.write(files / "m.tied", [files / "other.json"], files / "r.html")
     assert "got:      other." in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_a_result_of_other_weights_is_refused(files, verb):
+    held = open_bundle(files / "m.tied").manifest.weights_sha256
+    kind, digest = next(iter(held.items()))
+    result = getattr(demo_result(), verb)
+    for told, refused in (({kind: digest}, False), ({kind: "0" * 64}, True)):
+        of_weights = msgspec.structs.replace(result, weights_sha256=told)
+        (files / "told.json").write_bytes(to_json(of_weights))
+        arguments = files / "m.tied", [files / "told.json"], files / "r.html"
+        if refused:
+            with pytest.raises(BadInputError, match=f"with other weights in {kind}"):
+                reporting.write(*arguments)
+        else:
+            reporting.write(*arguments)
 
 
 def test_the_command_line_writes_both_twins_and_tells_their_size(files):

@@ -147,6 +147,11 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(self.weights)
 
     @property
+    def weights_sha256(self) -> dict[Precision, str]:
+        """Digests of the weights: what tells two trainings of one model apart."""
+        return {kind: self.files[file].sha256 for kind, file in self.weights.items()}
+
+    @property
     def engine_files(self) -> frozenset[str]:
         """Files that are there for engines alone: plans, and graphs that no stage has."""
         of_stages = {file for graphs in self.graphs.values() for file in graphs.values()}

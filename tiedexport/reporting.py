@@ -97,7 +97,7 @@ def _parts(result: object) -> list[Any]:
 
 
 def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
-    """A result names its bundle by path: it may have moved since, but keeps its name.
+    """A result names its bundle by path, which may have moved since, and tells of its weights.
 
     That of a training names none; the bundle holds its record instead.
     """
@@ -109,6 +109,12 @@ def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
         names = [PurePath(thing).name for thing in of]
         own = bundle.path.name in names
         got, expected = ", ".join(names), bundle.path.name
+        if own and (other := _other_weights(bundle, result)):
+            own, got, expected = (
+                False,
+                f"{got} with other weights in {other}",
+                "those that it holds",
+            )
     if own:
         return
     verb = _VERBS[type(result)]
@@ -120,3 +126,9 @@ def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
         expected=expected,
         hint="leave it out: the report shows that record" if verb == "train" else hint,
     )
+
+
+def _other_weights(bundle: Bundle, result: Any) -> str:
+    """The precisions in which a result is of other weights, as far as it tells."""
+    told, held = getattr(result, "weights_sha256", {}), bundle.manifest.weights_sha256
+    return ", ".join(kind for kind in told if kind in held and told[kind] != held[kind])

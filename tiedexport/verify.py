@@ -96,6 +96,7 @@ def verify(
         seconds=time.perf_counter() - start,
         missing=tuple(name for name in required if name not in ran),
         layers=tuple(judge.layers),
+        weights_sha256=opened.manifest.weights_sha256,
         strays=layerwise.strays(judge.layers),
     )
 

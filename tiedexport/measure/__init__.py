@@ -114,6 +114,7 @@ def bench(
         ratios=speeds,
         confidence=CONFIDENCE if base or earlier else None,
         unmeasured=_unmeasured(),
+        weights_sha256=bundle.manifest.weights_sha256,
     )
     if earlier is not None and against is not None:
         changes = earlier_results.compared(result, earlier, against, max_regression)

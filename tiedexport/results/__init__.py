@@ -128,6 +128,7 @@ class VerifyResult(Struct, frozen=True):
 
     `layers` are rows for the output of every layer, in order, where those were asked for; `strays`
     are those of them that leave their bound first, in each runtime, precision and stage.
+    `weights_sha256` are digests of the weights that the bundle held; none in older files.
     """
 
     bundle: str
@@ -139,6 +140,7 @@ class VerifyResult(Struct, frozen=True):
     missing: tuple[str, ...] = ()
     layers: tuple[Comparison, ...] = ()
     strays: tuple[Comparison, ...] = ()
+    weights_sha256: dict[Precision, str] = {}
     schema: int = RESULT_SCHEMA
 
     @property

@@ -188,6 +188,7 @@ class BenchResult(Struct, frozen=True):
         roofline: the limits of the machine, and each latency against them, if asked for.
         cold_starts, footprints, loads: seconds to a first output, memory, and several callers of
             one session; none where they were not asked for.
+        weights_sha256: digests of the weights that the bundle held; none in older files.
     """
 
     bundle: str
@@ -205,6 +206,7 @@ class BenchResult(Struct, frozen=True):
     cold_starts: tuple[ColdStart, ...] = ()
     footprints: tuple[Footprint, ...] = ()
     loads: tuple[Load, ...] = ()
+    weights_sha256: dict[Precision, str] = field(default_factory=dict)
     schema: int = BENCH_SCHEMA
 
     @property
