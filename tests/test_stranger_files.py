@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 import onnx
@@ -16,8 +15,9 @@ from hypothesis import strategies as st
 from retied import digests
 from stranger_models import STRANGERS
 
+from tiedexport import fresh
 from tiedexport.__main__ import _exit_code
-from tiedexport.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_MISSING
+from tiedexport.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_MISSING, RuntimeFailedError
 from tiedexport.results.ties import AuditResult, RetieResult, Stage
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ LEFT = {
 @pytest.fixture
 def no_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages of an audit that need a process of their own, a few seconds each, do without."""
-    done = SimpleNamespace(returncode=1, stderr=b"switched off")
-    unable = SimpleNamespace(run=lambda *_, **__: done, TimeoutExpired=TimeoutError)
-    monkeypatch.setattr("tiedexport.audit.child.subprocess", unable)
+
+    def switched_off(*_: object, **__: object) -> NoReturn:
+        raise RuntimeFailedError("switched off")
+
+    monkeypatch.setattr(fresh, "ask", switched_off)
 
 
 def command(*arguments: object) -> tuple[int, str, str]:
