@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import threading
+from pathlib import Path
 from time import get_clock_info, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +32,9 @@ LONGEST = 5
 """When a warm-up ends: see `warm_up`."""
 
 _EMPTY_TURNS, _EMPTY_CALLS = 50, 1000
+
+IDLE_LIMIT_S, _LOOK_S = 1.0, 0.001
+"""How long to wait for idle pools, the slowest of which spins for 0.2 s, and how often to look."""
 
 
 class Contender(Protocol):
@@ -251,6 +256,33 @@ def _serve(pipe: Connection, factory: Callable[..., Contender], arguments: tuple
         except EOFError:
             return
         try:
-            pipe.send(getattr(contender, method)(*values))
+            answer = getattr(contender, method)(*values)
         except TiedExportError as error:
-            pipe.send(RuntimeFailedError(str(error)))
+            answer = RuntimeFailedError(str(error))
+        wait_until_alone()
+        pipe.send(answer)
+
+
+def wait_until_alone(limit_s: float = IDLE_LIMIT_S) -> None:
+    """Return when no other thread of this process runs, or after so many seconds.
+
+    Idle pools spin for tens of milliseconds after a call, on cores that are the next contender's.
+    """
+    own, until_ns = threading.get_native_id(), perf_counter_ns() + limit_s * 1e9
+    while perf_counter_ns() < until_ns and any(map(_runs, _threads_but(own))):
+        sleep(_LOOK_S)
+
+
+def _threads_but(own: int) -> list[Path]:
+    with contextlib.suppress(OSError):  # elsewhere than on Linux
+        return [task for task in Path("/proc/self/task").iterdir() if task.name != str(own)]
+    return []
+
+
+def _runs(task: Path) -> bool:
+    """Whether a thread computes or waits for a core; see proc_pid_stat(5)."""
+    try:
+        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return False
+    return state == "R"

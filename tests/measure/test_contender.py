@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from types import SimpleNamespace
@@ -14,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiedexport import contender
-from tiedexport.contender import RemoteContender, SessionContender, empty_call, timed, warm_up
+from tiedexport.contender import (
+    RemoteContender,
+    SessionContender,
+    empty_call,
+    timed,
+    wait_until_alone,
+    warm_up,
+)
 from tiedexport.errors import RuntimeFailedError
 from tiedexport.gate import nothing
 from tiedexport.measure.stability import TIMER_LIMIT
@@ -169,3 +178,33 @@ def test_a_remote_contender_that_dies_says_so_with_its_exit_code():
 def test_a_remote_contender_that_cannot_open_passes_the_reason_on():
     with pytest.raises(RuntimeFailedError, match="install it"):
         RemoteContender(Echo, "open")
+
+
+def test_a_turn_ends_when_no_pool_spins_any_more():
+    spinning = threading.Event()
+
+    def spin() -> None:
+        spinning.set()
+        hashlib.pbkdf2_hmac("sha256", b"pool", b"", 1_000_000)  # without Python's lock, as pools
+
+    pool = threading.Thread(target=spin)
+    pool.start()
+    spinning.wait()
+    wait_until_alone(limit_s=60)
+    assert not pool.is_alive()
+    pool.join()
+
+
+def test_a_pool_that_never_rests_is_not_waited_for():
+    resting = threading.Event()
+
+    def spin() -> None:
+        while not resting.is_set():
+            pass
+
+    pool = threading.Thread(target=spin)
+    pool.start()
+    wait_until_alone(limit_s=0.01)
+    assert pool.is_alive()
+    resting.set()
+    pool.join()
