@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
 from torch.nn.utils import parametrize
 
 if TYPE_CHECKING:
@@ -39,10 +38,10 @@ class Functional(nn.Module):
         self.decoder_bias = _bias(width_in, bias)
 
     def encode(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.encoder_bias)
+        return nn.functional.linear(x, self.weight, self.encoder_bias)
 
     def decode(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.weight.t(), self.decoder_bias)
+        return nn.functional.linear(z, self.weight.t(), self.decoder_bias)
 
 
 class Transposed(nn.Module):
@@ -54,7 +53,7 @@ class Transposed(nn.Module):
         self.bias = _bias(weight.shape[1], bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.weight.t(), self.bias)
+        return nn.functional.linear(z, self.weight.t(), self.bias)
 
 
 class SharedParameter(nn.Module):
@@ -81,7 +80,7 @@ class MirrorLinear(nn.Module):
         self.bias = _bias(mirrored.in_features, bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.mirrored.weight.t(), self.bias)
+        return nn.functional.linear(z, self.mirrored.weight.t(), self.bias)
 
 
 class Mirrored(nn.Module):
@@ -111,7 +110,7 @@ class LinearAndFunctional(nn.Module):
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.encoder.weight.t(), self.decoder_bias)
+        return nn.functional.linear(z, self.encoder.weight.t(), self.decoder_bias)
 
 
 class TransposeOf(nn.Module):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
 from torch.nn.utils import parametrize
+
+F = nn.functional
 
 
 class TwoLinears(nn.Module):

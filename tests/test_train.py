@@ -288,7 +288,7 @@ def test_a_folder_is_no_checkpoint(small: SmallTraining) -> None:
 
 def test_an_unknown_device_is_a_usage_error(small: SmallTraining) -> None:
     with pytest.raises(UsageError, match="unknown device"):
-        plan(small.recipe(), small.output, device="tpu")  # type: ignore[arg-type]
+        plan(small.recipe(), small.output, device="tpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

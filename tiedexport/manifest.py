@@ -50,12 +50,10 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
         target: as asked for, "rtx:sm89" or "tensorrt".
         package, package_version: the builder, which must also be the runtime.
         compute_capabilities: e.g. (89,); the devices that may run it.
-        weights: "shared" (weights are input bindings), "baked", or "one-plan" (encoder and decoder
-            are independent halves of this plan, which runs every stage; `stage` is then
-            "autoencoder").
+        weights: "shared" (as input bindings), "baked", or "one-plan" (encoder and decoder are two
+            halves of this plan, which runs every stage; `stage` is then "autoencoder").
         options: what else the builder was told.
-        graph: path inside the bundle of the ONNX graph that the builder parsed; empty in bundles
-            of schema 1.
+        graph: path inside the bundle of the ONNX graph that it was parsed from; empty in schema 1.
         graph_sha256: its digest.
         layers: the network that the parser made of it, a line a layer.
         key: digest of all that determines the plan; one with this key need not be built again.
@@ -115,8 +113,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         weights: precision → file name of the safetensors file, each parameter once.
         io_dtype: type of every stage's inputs and outputs.
         files: path inside the bundle → size and digest, for every file but the manifest.
-        kept: precision → weight → the type that it and its layers have instead; a bias has that of
-            its layer.
+        kept: precision → weight → the type that it, its layers and their biases have instead.
     """
 
     schema: int

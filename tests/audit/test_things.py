@@ -128,7 +128,7 @@ def test_two_instances_are_two_audits() -> None:
 @pytest.mark.parametrize("thing", [5, None, [5], [b"w.onnx"]])
 def test_what_is_neither_name_nor_module_is_refused(thing: object) -> None:
     with pytest.raises(UsageError, match="cannot tell what this is"):
-        audit(thing)  # type: ignore[arg-type]
+        audit(thing)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Expressions:
         """What an expression stands for; None if that is nothing of TensorRT's."""
         walk = getattr(self, f"_{type(node).__name__.lower()}", None)
         if walk is not None:
-            return walk(node, scope)  # type: ignore[no-any-return]
+            return walk(node, scope)
         self.inside(node, scope)
         return None
 
@@ -71,9 +71,9 @@ class Expressions:
 
     def loop(self, target: ast.expr, over: ast.expr, scope: Scope) -> None:
         """`for target in over`."""
-        called = over.func.id if isinstance(over, ast.Call) and _is_name(over.func) else ""  # type: ignore[attr-defined]
+        called = over.func.id if isinstance(over, ast.Call) and _is_name(over.func) else ""
         if called in ("enumerate", "zip") and isinstance(target, ast.Tuple):
-            arguments = over.args  # type: ignore[attr-defined]
+            arguments = over.args
             targets = target.elts[1:] if called == "enumerate" else target.elts
             for one, many in zip(targets, arguments, strict=False):
                 self.loop(one, many, scope)
@@ -209,7 +209,7 @@ class Expressions:
         if not isinstance(node.args[1], ast.Constant):
             return None
         name = str(node.args[1].value)
-        optional = len(node.args) > 2 or node.func.id == "hasattr"  # type: ignore[attr-defined]
+        optional = len(node.args) > 2 or node.func.id == "hasattr"
         with self.uses.allowing({name} if optional else set()):
             return self._attribute_of(values[0], name, node)
 
@@ -257,7 +257,7 @@ class Expressions:
         interface = self.uses.interface
         telling = "_" in name.strip("_") and name in interface.every_member
         if owner is None and (telling or name in interface.classes):
-            place = self.uses.where, node.lineno  # type: ignore[attr-defined]
+            place = self.uses.where, node.lineno
             self.unclear.setdefault(place, f"of what class is the object that has {name}?")
         return None
 

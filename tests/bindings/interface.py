@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,6 @@ class Interface:
         """The names of all members of all classes."""
         return frozenset(name for members in self.classes.values() for name in members)
 
-    @cache  # noqa: B019 - there are three of these, and all live as long as the tests
     def signatures(self, owner: str, method: str) -> list[Signature]:
         """The overloads of a method; of a class's constructor as "__init__"."""
         doc = self.classes[owner][method].get("doc", "")

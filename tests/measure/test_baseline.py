@@ -203,7 +203,7 @@ def test_a_result_of_schema_1_is_read_and_cannot_be_compared_with(tmp_path):
     [
         (None, "No such file"),
         (b"", "no JSON"),
-        (b"[1]", "no latencies"),
+        (b"[1]", "JSON of a list"),
         (b'{"comparisons": []}', "no latencies"),
         (b'{"latencies": []}', "schema None"),
         (b'{"latencies": [], "schema": 2}', "missing required field"),

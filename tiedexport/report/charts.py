@@ -106,7 +106,7 @@ def live_config() -> str:
 
 
 @cache
-def library() -> str:
+def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script without imports, licence first; 0.9 MB."""
     licence = (files("tiedexport.report") / "vega-licence.txt").read_text("utf-8")
     script = _converter().javascript_bundle("window.vegaEmbed = vegaEmbed;")

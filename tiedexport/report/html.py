@@ -57,7 +57,7 @@ def document(page: Page) -> str:
     scripts: list[str] = []
     if 'class="live"' in main:
         start = (here / "charts.js").read_text("utf-8")
-        scripts = [charts.library(), f"const config = {charts.live_config()};\n{start}"]
+        scripts = [charts.vega(), f"const config = {charts.live_config()};\n{start}"]
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
     policy = escape(_POLICY.format(scripts=allowed))
     head = tag(

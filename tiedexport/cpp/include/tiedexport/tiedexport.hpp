@@ -104,15 +104,12 @@ class Span {
 namespace detail {
 
 inline Failure last_failure(tiedexport_status status) { return {status, tiedexport_last_error()}; }
-
 inline Failure refused(const char* what, std::size_t got, std::size_t expected) {
   return {TIEDEXPORT_INVALID_ARGUMENT, std::string(what) + "\n  got: " + std::to_string(got) +
                                            "\n  expected: " + std::to_string(expected)};
 }
 
-/// What the C interface gives for nothing is NULL.
-inline std::string text(const char* found) { return found == nullptr ? "" : found; }
-
+inline std::string text(const char* or_null) { return or_null == nullptr ? "" : or_null; }
 struct Close {
   void operator()(tiedexport_bundle* bundle) const noexcept { tiedexport_close(bundle); }
   void operator()(tiedexport_session* session) const noexcept { tiedexport_session_close(session); }
@@ -252,10 +249,9 @@ class Session {
   }
 #endif
 
-  /// Empty, as those below, once the session has been moved from.
   std::string backend() const { return detail::text(tiedexport_session_backend(get())); }
   std::string precision() const { return detail::text(tiedexport_session_precision(get())); }
-  /// One line: instruction set, threads, device, versions.
+  /// One line: instruction set, threads, device, versions. Empty, as those, of a moved session.
   std::string description() const { return detail::text(tiedexport_session_description(get())); }
   tiedexport_session* get() const noexcept { return handle_.get(); }
 

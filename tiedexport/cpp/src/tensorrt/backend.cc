@@ -22,16 +22,16 @@ namespace {
 
 struct Found {
   Probe probe;
-  Library library;  // asked for with a driver only
+  Library loaded;  // asked for with a driver only
 
-  const std::string& reason() const { return probe.driver ? library.reason : probe.reason; }
-  const std::string& remedy() const { return probe.driver ? library.remedy : probe.remedy; }
+  const std::string& reason() const { return probe.driver ? loaded.reason : probe.reason; }
+  const std::string& remedy() const { return probe.driver ? loaded.remedy : probe.remedy; }
 };
 
 Found find() {
   Found found{probe_driver(), {}};
   // Without a driver, TensorRT's runtime is an invalid pointer: ask before it is loaded.
-  if (found.probe.driver != nullptr) found.library = load_library(found.probe.cuda);
+  if (found.probe.driver != nullptr) found.loaded = load_library(found.probe.cuda);
   return found;
 }
 
@@ -45,13 +45,13 @@ class Session final : public Backend {
           const Device& device, const Choice& choice)
       : bundle_(std::move(bundle)),
         gpu_(std::make_shared<Gpu>(found.probe.driver, device)),
-        description_("TensorRT " + found.library.version + " on " + device.name + " (sm" +
+        description_("TensorRT " + found.loaded.version + " on " + device.name + " (sm" +
                      std::to_string(device.compute_capability) + ")") {
     std::map<std::string, std::shared_ptr<const Engine>> loaded;  // one plan may serve all stages
     for (const Stage& stage : bundle_->manifest().stages) {
       const Plan& plan = *choice.plans.at(stage.name);
       std::shared_ptr<const Engine>& engine = loaded[plan.file];
-      if (engine == nullptr) engine = load(plan, precision, found.library);
+      if (engine == nullptr) engine = load(plan, precision, found.loaded);
       stages_.emplace(std::piecewise_construct, std::forward_as_tuple(stage.name),
                       std::forward_as_tuple(engine, stage));
     }
@@ -107,7 +107,7 @@ Availability availability() {
   for (const Device& device : found.probe.devices) {
     devices += (devices.empty() ? "" : ", ") + device.name;
   }
-  return {true, found.library.version + ", " + devices, "", ""};
+  return {true, found.loaded.version + ", " + devices, "", ""};
 }
 
 /// Why no device here runs the bundle, or "".
@@ -117,7 +117,7 @@ std::string refusal(const Bundle& bundle, Type precision) {
   std::string first;
   for (const Device& device : found.probe.devices) {
     const Choice choice =
-        choose_plans(bundle.manifest(), bundle.path(), precision, target(found.library, device));
+        choose_plans(bundle.manifest(), bundle.path(), precision, target(found.loaded, device));
     if (choice.refusal.empty()) return "";
     if (first.empty()) first = choice.refusal;
   }
@@ -138,7 +138,7 @@ std::unique_ptr<Backend> open(std::shared_ptr<const Bundle> bundle, const Option
   }
   const Device& device = devices[static_cast<std::size_t>(options.device)];
   const Choice choice = choose_plans(bundle->manifest(), bundle->path(), options.precision,
-                                     target(found.library, device));
+                                     target(found.loaded, device));
   if (!choice.refusal.empty()) {
     throw Error(TIEDEXPORT_UNSUPPORTED,
                 {"tensorrt cannot run this bundle", bundle->path(), choice.refusal, "", ""});
