@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
 from torch.nn.utils import parametrizations
+
+F = nn.functional
 
 
 class Tied(nn.Module):

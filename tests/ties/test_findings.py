@@ -11,11 +11,12 @@ import pytest
 import torch
 from five_ways import FIVE_WAYS
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
 from torch.nn.utils import parametrize
 
 from tiedexport import ties
 from tiedexport.results.ties import Finding
+
+F = nn.functional
 
 KINDS = {
     mistaken_ties.ParameterOfTranspose: "nn.Parameter of a transpose",
@@ -128,7 +129,7 @@ TRANSPOSED = [
 def test_the_functional_line_mends_a_second_parameter(mistake: type[nn.Module]) -> None:
     instead = found(mistake).instead
 
-    class Mended(mistake):  # type: ignore[valid-type, misc]
+    class Mended(mistake):
         def forward(self, x: Tensor) -> Any:
             z = torch.tanh(self.encoder(x))
             return eval(instead, {"torch": torch}, {"self": self, "z": z})

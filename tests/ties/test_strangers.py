@@ -10,12 +10,13 @@ import strangers
 import torch
 from five_ways import FIVE_WAYS
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
 
 from tiedexport import ties
 from tiedexport.errors import BadInputError
 from tiedexport.results.ties import TieProof
 from tiedexport.ties.weights import weights_of
+
+F = nn.functional
 
 PROVEN = [
     strangers.Tied,

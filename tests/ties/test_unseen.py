@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the name that everyone gives it)
 
 from tiedexport import ties
 from tiedexport.errors import TieBrokenError
+
+F = nn.functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable

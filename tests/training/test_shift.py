@@ -43,7 +43,7 @@ def test_every_offset_occurs_and_depends_on_the_generator_alone() -> None:
 
 
 def test_a_shifted_training_is_repeatable_and_differs_from_a_plain_one(tmp_path: object) -> None:
-    small = SmallTraining(tmp_path)  # type: ignore[arg-type]
+    small = SmallTraining(tmp_path)
     small.train()
     plain = small.state()
     small.training |= {"shift": 1}
@@ -57,7 +57,7 @@ def test_a_shifted_training_is_repeatable_and_differs_from_a_plain_one(tmp_path:
 
 
 def test_flat_data_cannot_be_shifted(tmp_path: object) -> None:
-    small = SmallTraining(tmp_path)  # type: ignore[arg-type]
+    small = SmallTraining(tmp_path)
     images = np.load(small.images)["images"]
     np.savez(small.images, images=images.reshape(len(images), -1))
     small.training |= {"shift": 1}
