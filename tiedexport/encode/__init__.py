@@ -1,0 +1,1 @@
+"""`encode`: everything a user has through one stage, in parts that survive a kill."""
