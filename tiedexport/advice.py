@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.measure.intervals import FEWEST_ROUNDS, paired
+from tiedexport.measure.intervals import paired
 from tiedexport.report.tables import contender, seconds
 
 if TYPE_CHECKING:
@@ -109,9 +109,13 @@ def _rivals(best: Latency, others: Sequence[Latency]) -> str:
     """Those that the interval does not separate from the best, and those without an interval."""
     near, unknown = [], []
     for row in others:
-        if min(len(row.rounds_ns), len(best.rounds_ns)) < FEWEST_ROUNDS:
+        if not (row.rounds_ns and best.rounds_ns):
             unknown.append(contender(row))
-        elif paired(np.array(row.rounds_ns), np.array(best.rounds_ns)).verdict != "slower":
+            continue
+        found = paired(np.array(row.rounds_ns), np.array(best.rounds_ns))
+        if found.low is None:
+            unknown.append(contender(row))
+        elif found.verdict != "slower":
             near.append(contender(row))
     told = ""
     if near:

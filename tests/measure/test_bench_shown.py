@@ -97,6 +97,18 @@ def test_a_ratio_has_its_interval_and_none_is_claimed_between_equals():
     assert cells["tensorrt_network fp32 (network, simulated)"].startswith("0.03 ×")
 
 
+def test_rows_without_enough_independent_rounds_have_no_interval_and_say_so():
+    rows = [measured(name, 1, 0.01) for name in ("onnxruntime", "native")]
+    drifting = tuple(100_000 + 1000 * n for n in range(60))
+    rows[1] = structs.replace(rows[1], rounds_ns=drifting)
+    _, speeds = ratios(rows, baseline_from("onnxruntime"))
+    result = structs.replace(whole(), ratios=speeds, against=None)
+    text = one_line(printed(result))
+    assert "– (1 of 60 rounds)" in text
+    assert "1 of 1 rows have not enough independent rounds" in text
+    assert "no interval" not in printed(whole())
+
+
 def test_details_are_trtexec_s_lines_unbroken_in_a_pipe():
     lines = printed(whole(), details=True).splitlines()
     (latency, *_) = [line for line in lines if line.startswith("  Latency: ")]

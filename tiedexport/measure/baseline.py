@@ -121,4 +121,5 @@ def ratio_of(row: Latency, interval: Interval) -> Ratio:
         interval.high,
         interval.rounds,
         interval.verdict,
+        interval.independent,
     )

@@ -74,12 +74,28 @@ def _confidence(result: BenchResult) -> str:
     return f"{100 * (result.confidence or 0):g} %"
 
 
+def few_rounds(rows: Sequence[Ratio]) -> list[tuple[str, str, str]]:
+    """(status, what, reason) where rows have no interval."""
+    lacking = [row for row in rows if row.low is None]
+    if not lacking:
+        return []
+    reason = (
+        f"{len(lacking)} of {len(rows)} rows have not enough independent rounds: there are few, or "
+        "neighbours are alike; a longer --duration has more"
+    )
+    return [("not run", "no interval", reason)]
+
+
 def _speed(row: Ratio | None) -> str:
-    """2.10 × [2.05, 2.14]; or a dash where no difference is shown."""
+    """2.10 × [2.05, 2.14]; or a dash where no difference is shown.
+
+    Where there is no interval: how many independent rounds there are, of how many.
+    """
     if row is None:
         return "–"
     if row.low is None or row.high is None:
-        return f"– ({row.rounds} rounds)"
+        worth = row.rounds if row.independent_rounds is None else int(row.independent_rounds)
+        return f"– ({worth} of {row.rounds} rounds)"
     speed = "–" if row.verdict == _NONE_SHOWN else f"{row.speed:.2f} ×"
     return f"{speed} [{row.low:.2f}, {row.high:.2f}]"
 

@@ -32,6 +32,8 @@ def print_bench(
     if result.baseline and not result.ratios:
         who = f"speed over {result.baseline}"
         print_reason(console, "not run", who, "not run", "it, or every other row, has no figures")
+    for status, who, reason in bench_tables.few_rounds(result.ratios):
+        print_reason(console, status, who, "", reason)
     if details:
         _print_summaries(console, result)
     if result.against is not None:

@@ -119,9 +119,11 @@ class Ratio(Struct, frozen=True):
 
     Attributes:
         speed: the other's time over this one's: above 1 it is faster.
-        low, high: ends of the confidence interval; None where there were too few rounds.
+        low, high: ends of the confidence interval; None where there were too few independent rounds.
         rounds: how many it rests on.
         verdict: "faster" or "slower" only where the interval excludes 1.
+        independent_rounds: how many those rounds are worth, as neighbours are alike; None in older
+            files.
     """
 
     runtime: str
@@ -136,6 +138,7 @@ class Ratio(Struct, frozen=True):
     high: float | None
     rounds: int
     verdict: Verdict
+    independent_rounds: float | None = None
 
 
 class Against(Struct, frozen=True):
