@@ -28,6 +28,7 @@ from tiedexport.progress import Progress
 from tiedexport.recipe import load_recipe
 from tiedexport.session import open_session
 from tiedexport.train import train
+from tiedexport.training.samples import SamplesInMemory
 from tiedexport.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _trainer(path: Path) -> Trainer:
     training = replace(recipe.training, epochs=10**6, shift=0)
     recipe = replace(recipe, training=training)
     samples = torch.rand(training.batch_size * STEPS_A_ROUND, recipe.config.widths[0])
-    return Trainer(recipe, samples, torch.device("cpu"))
+    return Trainer(recipe, SamplesInMemory(samples, training), torch.device("cpu"))
 
 
 def _steps(trainers: Mapping[str, Trainer], rounds: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ from tiedexport.checkpoint import load_checkpoint
 from tiedexport.progress import Progress, Task
 from tiedexport.recipe import load_recipe
 from tiedexport.train import train
+from tiedexport.training.samples import Batch, SamplesInMemory
 from tiedexport.training.trainer import Trainer, initial_module
 
 if TYPE_CHECKING:
@@ -80,17 +81,26 @@ class SmallTraining:
     def initial_module(self) -> StagedModule:
         return initial_module(load_recipe(self.recipe()))
 
-    def trainer(self) -> Trainer:
+    def samples(self) -> torch.Tensor:
+        """All images as the model takes them."""
         samples = torch.from_numpy(np.load(self.images)["images"].astype(np.float32))
-        shape = self.initial_module().input_shape
+        return samples.reshape(-1, *self.initial_module().input_shape)
+
+    def trainer(self) -> Trainer:
         recipe = load_recipe(self.recipe())
-        return Trainer(recipe, samples.reshape(-1, *shape), torch.device("cpu"))
+        samples = SamplesInMemory(self.samples(), recipe.training)
+        return Trainer(recipe, samples, torch.device("cpu"))
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def whole(samples: torch.Tensor) -> Batch:
+    """A batch that one process has all rows of."""
+    return Batch(samples, slice(0, len(samples)), len(samples))
 
 
 def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

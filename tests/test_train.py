@@ -19,6 +19,7 @@ from tiedexport.recipe import load_recipe
 from tiedexport.results import TrainResult, to_json
 from tiedexport.train import plan, summary
 from tiedexport.training.baselines import pca_rmse
+from tiedexport.training.samples import Batch
 from tiedexport.training.trainer import Trainer, rmse
 
 
@@ -45,7 +46,7 @@ def test_every_family_learns_by_the_same_loop(
 
     record = small.train().record
 
-    samples = small.trainer().samples
+    samples = small.samples()
     of_the_mean_image = float(samples.std(dim=0, correction=0).square().mean().sqrt())
     module = load_checkpoint(small.output).module()
     assert rmse(module, samples) < 0.5 * of_the_mean_image
@@ -257,11 +258,11 @@ def test_a_training_that_diverges_names_epoch_and_learning_rate(
 ) -> None:
     step = Trainer.step
 
-    def explode(trainer: Trainer, clean: torch.Tensor, number: int, *rest: Any) -> torch.Tensor:
+    def explode(trainer: Trainer, batch: Batch, number: int, *rest: Any) -> torch.Tensor:
         if number == 2 * trainer.steps_per_epoch:
             for parameter in trainer.module.parameters():
                 parameter.detach().mul_(1e15)
-        return step(trainer, clean, number, *rest)
+        return step(trainer, batch, number, *rest)
 
     monkeypatch.setattr(Trainer, "step", explode)
     small.training |= {"learning_rate": 0.01, "schedule": "constant"}

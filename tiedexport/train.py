@@ -16,6 +16,7 @@ from tiedexport.training.baselines import parameter_counts, pca_rmse
 from tiedexport.training.job import Job, job_from, refuse_to_lose
 from tiedexport.training.pictures import draw
 from tiedexport.training.resume import History, load_resume, save_resume
+from tiedexport.training.samples import SamplesInMemory
 from tiedexport.training.trainer import Trainer, rmse
 
 if TYPE_CHECKING:
@@ -72,9 +73,8 @@ def train(
     if resume and (record := _finished(job)):
         progress.say(f"{job.output}: this training is finished already")
     else:
-        trainer = Trainer(
-            job.recipe, job.samples("train"), job.device, job.data.record.sample_shape
-        )
+        samples = SamplesInMemory(job.samples("train").to(job.device), job.recipe.training)
+        trainer = Trainer(job.recipe, samples, job.device, job.data.record.sample_shape)
         history = _starting_point(job, trainer, resume, progress)
         try:
             record = _run(job, trainer, history, progress)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_training import SmallTraining, same_state
 
 from tiedexport.errors import RecipeError
-from tiedexport.training.shift import ShiftedImages
+from tiedexport.training.shift import Shift
 
 
 @given(
@@ -26,19 +26,18 @@ def test_a_batch_is_moved_as_a_whole_and_what_moves_in_is_zero(
     images = random.random((6, *shape), dtype=np.float32)
     flat = torch.from_numpy(images.reshape(6, -1))
     y, x = random.integers(0, 2 * pixels + 1, 2).tolist()
-    indices = torch.tensor([4, 0, 5])
-    moved = ShiftedImages(flat, shape, pixels).batch(indices, (y, x))
+    moved = Shift(shape, pixels).moved(flat, (y, x))
     margin = [(0, 0)] * (images.ndim - 2) + [(pixels, pixels)] * 2
-    padded = np.pad(images[indices], margin)
+    padded = np.pad(images, margin)
     expected = padded[..., y : y + shape[-2], x : x + shape[-1]]
-    assert moved.shape == (3, flat.shape[1])
+    assert moved.shape == flat.shape
     np.testing.assert_array_equal(moved.numpy().reshape(expected.shape), expected)
 
 
 def test_every_offset_occurs_and_depends_on_the_generator_alone() -> None:
-    images = ShiftedImages(torch.zeros(1, 16), (4, 4), 1)
-    drawn = images.offsets(200, torch.Generator().manual_seed(3))
-    assert drawn == images.offsets(200, torch.Generator().manual_seed(3))
+    shift = Shift((4, 4), 1)
+    drawn = shift.offsets(200, torch.Generator().manual_seed(3))
+    assert drawn == shift.offsets(200, torch.Generator().manual_seed(3))
     assert {tuple(offset) for offset in drawn} == {(y, x) for y in range(3) for x in range(3)}
 
 

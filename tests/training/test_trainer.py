@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from small_training import CONV, DENSE, SmallTraining, same_state
+from small_training import CONV, DENSE, SmallTraining, same_state, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tiedexport.training.samples import Batch
 
 
 @pytest.fixture
@@ -34,11 +36,11 @@ def test_a_step_moves_both_uses_of_a_weight_by_the_sum_of_their_gradients(
             for i in range(len(untied.layers))
         }
     )
-    batch = trainer.samples[:16]
+    batch = small.samples()[:16]
     logits = untied.decode_to_logits(untied.encode(batch))
     torch.nn.functional.binary_cross_entropy_with_logits(logits, batch).backward()
 
-    trainer.step(batch, 0, torch.Generator())
+    trainer.step(whole(batch), 0, torch.Generator())
 
     for tied_layer, layer in zip(trainer.module.layers, untied.layers, strict=True):
         assert tied_layer.weight_of_decoder is tied_layer.weight
@@ -56,12 +58,12 @@ def test_a_step_is_the_one_of_a_bare_loop(small: SmallTraining, optimizer: str) 
     bare = kinds[optimizer](module.parameters(), lr=1e-3, weight_decay=0.1)
 
     for step in range(3):
-        batch = trainer.samples[16 * step : 16 * (step + 1)]
+        batch = small.samples()[16 * step : 16 * (step + 1)]
         bare.zero_grad()
         logits = module.decode_to_logits(module.encode(batch))
         torch.nn.functional.binary_cross_entropy_with_logits(logits, batch).backward()
         bare.step()
-        trainer.step(batch, step, torch.Generator())
+        trainer.step(whole(batch), step, torch.Generator())
 
     for ours, theirs in zip(trainer.module.parameters(), module.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -82,9 +84,9 @@ def test_an_epoch_takes_every_sample_once_in_an_order_of_its_own(small: SmallTra
     batches: list[torch.Tensor] = []
     step = trainer.step
 
-    def recorded(clean: torch.Tensor, *rest: Any) -> torch.Tensor:
-        batches.append(clean)
-        return step(clean, *rest)
+    def recorded(batch: Batch, *rest: Any) -> torch.Tensor:
+        batches.append(batch.clean)
+        return step(batch, *rest)
 
     trainer.step = recorded
     orders = []
@@ -94,7 +96,7 @@ def test_an_epoch_takes_every_sample_once_in_an_order_of_its_own(small: SmallTra
         orders.append(torch.cat(batches))
 
     first = [sorted(order.sum(1).tolist()) for order in orders]
-    assert first[0] == first[1] == sorted(trainer.samples.sum(1).tolist())
+    assert first[0] == first[1] == sorted(small.samples().sum(1).tolist())
     assert not torch.equal(orders[0], orders[1])
     assert torch.equal(orders[0], orders[2])
 
@@ -111,7 +113,7 @@ def test_noise_goes_in_and_the_clean_sample_is_the_target(
     trainer.module.encode = lambda x: encode(seen.append(x) or x)
     before = {name: p.clone() for name, p in trainer.module.state_dict().items()}
 
-    loss = trainer.step(clean, 0, torch.Generator().manual_seed(0))
+    loss = trainer.step(whole(clean), 0, torch.Generator().manual_seed(0))
 
     noise = seen[0] - clean
     if kind == "masking":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,31 +14,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ShiftedImages:
-    """Batches whose images are all moved by the same offset; what moves in is 0.
+class Shift:
+    """Moves the images of a batch, all by the same offset; what moves in is 0.
 
     Args:
-        samples: [n, *input_shape], images in whatever shape the model takes them.
-        sample_shape: (height, width) or (channels, height, width).
+        sample_shape: (height, width) or (channels, height, width); the model may take the images
+            in another shape.
         pixels: the largest offset in either direction of either axis.
     """
 
-    def __init__(self, samples: Tensor, sample_shape: Sequence[int], pixels: int) -> None:
-        self._input_shape = samples.shape[1:]
-        self._height, self._width = sample_shape[-2:]
-        self._offsets = 2 * pixels + 1
-        images = samples.reshape(len(samples), -1, self._height, self._width)
-        self._padded = functional.pad(images, (pixels,) * 4)
+    def __init__(self, sample_shape: Sequence[int], pixels: int) -> None:
+        self._image = (math.prod(sample_shape[:-2]), *sample_shape[-2:])
+        self._pixels = pixels
 
     def offsets(self, batches: int, generator: torch.Generator) -> list[list[int]]:
         """An offset from the padded corner, (y, x), for each batch of an epoch."""
         drawn: list[list[int]] = torch.randint(
-            self._offsets, (batches, 2), generator=generator
+            2 * self._pixels + 1, (batches, 2), generator=generator
         ).tolist()
         return drawn
 
-    def batch(self, indices: Tensor, offset: Sequence[int]) -> Tensor:
-        """The samples at `indices`, moved: [len(indices), *input_shape]."""
+    def moved(self, batch: Tensor, offset: Sequence[int]) -> Tensor:
+        """Images of any shape of their size, moved: [n, ...]."""
         y, x = offset
-        window = self._padded[:, :, y : y + self._height, x : x + self._width]
-        return window[indices].reshape(-1, *self._input_shape)
+        _, height, width = self._image
+        padded = functional.pad(batch.reshape(-1, *self._image), (self._pixels,) * 4)
+        return padded[:, :, y : y + height, x : x + width].reshape(batch.shape)

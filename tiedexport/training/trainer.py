@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tiedexport.errors import RecipeError
 from tiedexport.families import StagedModule, family_named
-from tiedexport.training.shift import ShiftedImages
+from tiedexport.training.samples import NOISE, SHIFT, Batch, Samples, generator
+from tiedexport.training.shift import Shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ class Trainer:
 
     Args:
         recipe: family, configuration, and how to train.
-        samples: float32 [n, *input_shape]; moved to the device once.
+        samples: what an epoch takes.
         device: where to train.
         sample_shape: of one sample as the data has it; needed where the recipe shifts images.
     """
@@ -43,19 +44,17 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        samples: Tensor,
+        samples: Samples,
         device: torch.device,
         sample_shape: Sequence[int] = (),
     ) -> None:
         self.recipe = recipe
         self.device = device
         self.module = initial_module(recipe).to(device)
-        self.samples = samples.to(device)
+        self.samples = samples
         settings = recipe.training
-        self._shifted = (
-            ShiftedImages(self.samples, sample_shape, settings.shift) if settings.shift else None
-        )
-        self.steps_per_epoch = math.ceil(len(samples) / settings.batch_size)
+        self._shift = Shift(sample_shape, settings.shift) if settings.shift else None
+        self.steps_per_epoch = math.ceil(samples.count / settings.batch_size)
         self.optimizer = _OPTIMIZERS[settings.optimizer](
             self.module.parameters(),
             lr=settings.learning_rate,
@@ -77,34 +76,32 @@ class Trainer:
             The loss, averaged over the samples.
         """
         self.module.train()
-        order = torch.randperm(len(self.samples), generator=self._generator(epoch, 0, "cpu"))
-        noise_generator = self._generator(epoch, 1, self.device.type)
-        offsets = self._offsets(epoch)
+        noise_generator = self._generator(epoch, NOISE, self.device.type)
         loss_sum = torch.zeros((), device=self.device)
         first_step = epoch * self.steps_per_epoch
-        batches = torch.split(order.to(self.device), self.recipe.training.batch_size)
-        for step, (indices, offset) in enumerate(zip(batches, offsets, strict=True), first_step):
-            clean = (
-                self.samples[indices]
-                if self._shifted is None
-                else self._shifted.batch(indices, offset)
-            )
-            loss_sum += self.step(clean, step, noise_generator) * len(indices)
-            on_step()
+        with closing(self.samples.batches(epoch)) as batches:
+            moved = zip(batches, self._offsets(epoch), strict=True)
+            for step, (batch, offset) in enumerate(moved, first_step):
+                clean = batch.clean.to(self.device)
+                if self._shift is not None:
+                    clean = self._shift.moved(clean, offset)
+                loss = self.step(batch._replace(clean=clean), step, noise_generator)
+                loss_sum += loss * len(clean)
+                on_step()
         # The one place of an epoch that waits for the device.
-        return float(loss_sum) / len(self.samples)
+        return float(loss_sum) / self.samples.count
 
-    def step(self, clean: Tensor, step: int, noise_generator: torch.Generator) -> Tensor:
-        """One step of the optimizer on a batch [n, *input_shape]; its mean loss, detached."""
+    def step(self, batch: Batch, step: int, noise_generator: torch.Generator) -> Tensor:
+        """One step of the optimizer; the mean loss of this process's rows, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         self.optimizer.zero_grad()
-        noisy = self._noisy(clean, noise_generator)
+        noisy = self._noisy(batch, noise_generator)
         with torch.autocast(
             self.device.type, self._autocast_dtype, enabled=self.device.type == "cuda"
         ):
             logits = self.module.decode_to_logits(self.module.encode(noisy))
-        loss = self._loss(logits.float(), clean)
+        loss = self._loss(logits.float(), batch.clean)
         torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -161,19 +158,21 @@ class Trainer:
 
     def _offsets(self, epoch: int) -> list[list[int]]:
         """How far each batch of an epoch is moved."""
-        if self._shifted is None:
+        if self._shift is None:
             return [[0, 0]] * self.steps_per_epoch
-        return self._shifted.offsets(self.steps_per_epoch, self._generator(epoch, 2, "cpu"))
+        return self._shift.offsets(self.steps_per_epoch, self._generator(epoch, SHIFT, "cpu"))
 
-    def _noisy(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def _noisy(self, batch: Batch, noise_generator: torch.Generator) -> Tensor:
+        """What goes in; the noise of the whole batch is drawn, so that it is one for any part."""
         noise = self.recipe.training.noise
         if noise == "none":
-            return clean
+            return batch.clean
+        draw = torch.rand if noise.kind == "masking" else torch.randn
+        shape = (batch.size, *batch.clean.shape[1:])
+        drawn = draw(shape, generator=noise_generator, device=self.device)[batch.rows]
         if noise.kind == "masking":
-            kept = torch.rand(clean.shape, generator=generator, device=self.device) >= noise.amount
-            return clean * kept
-        drawn = torch.randn(clean.shape, generator=generator, device=self.device)
-        return clean + noise.amount * drawn
+            return batch.clean * (drawn >= noise.amount)
+        return batch.clean + noise.amount * drawn
 
     def _loss(self, logits: Tensor, clean: Tensor) -> Tensor:
         if self.recipe.training.loss == "bce":
@@ -181,10 +180,8 @@ class Trainer:
         sigmoid = self.recipe.config.output == "sigmoid"
         return functional.mse_loss(torch.sigmoid(logits) if sigmoid else logits, clean)
 
-    def _generator(self, epoch: int, stream: int, device: str) -> torch.Generator:
-        seeds = np.random.SeedSequence((self.recipe.training.seed, epoch, stream))
-        seed = int(seeds.generate_state(1, np.uint64)[0])
-        return torch.Generator(device).manual_seed(seed)
+    def _generator(self, epoch: int, purpose: int, device: str) -> torch.Generator:
+        return generator(self.recipe.training.seed, epoch, purpose, device)
 
 
 def initial_module(recipe: Recipe) -> StagedModule:
