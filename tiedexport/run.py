@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tiedexport.atomic import replacing
-from tiedexport.data.pixels import channels_first, unit_interval
-from tiedexport.errors import ArrayError, DataError, UsageError
+from tiedexport.data.inputs import stage_input
+from tiedexport.errors import DataError, UsageError
 from tiedexport.session import open_session
 from tiedexport.spec import STAGE_OF_VERB
 
@@ -54,44 +53,24 @@ def run(
     """
     if verb not in STAGE_OF_VERB:
         raise UsageError("unknown verb", got=repr(verb), expected=", ".join(STAGE_OF_VERB))
-    array = _read(Path(input), images=verb != "decode")
+    array = _read(Path(input))
     with open_session(
         bundle, runtime=runtime, precision=precision, memory=memory, threads=threads
     ) as session:
         spec = session.bundle.manifest.stage(STAGE_OF_VERB[verb]).inputs[0]
-        if array.shape[1:] != spec.element_shape:  # a code may look like an image
-            array = channels_first(array)
-        if array.ndim < 2 or math.prod(array.shape[1:]) != math.prod(spec.element_shape):
-            raise ArrayError(
-                "the array does not fit the stage",
-                where=input,
-                got=f"{array.dtype}{list(array.shape)}",
-                expected=str(spec),
-            )
-        shaped = array.reshape(len(array), *spec.element_shape).astype(spec.dtype.dtype)
+        shaped = stage_input(array, spec, input, images=verb != "decode")
         result = session.run(verb, shaped)
     with replacing(Path(output)) as file:
         np.save(file, result)
     return Path(output)
 
 
-def _read(path: Path, *, images: bool) -> np.ndarray:
-    """Map an array of floating-point numbers; what its header declares takes no memory."""
+def _read(path: Path) -> np.ndarray:
+    """Map an array; what its header declares takes no memory."""
     try:
-        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
     # Damage also makes numpy raise SyntaxError, TokenError, MemoryError, OverflowError, ...
     except Exception as error:
         raise DataError(
             "not an .npy array", where=path, got=str(error), hint="numpy.save writes one"
         ) from error
-    if images and array.dtype in (np.uint8, np.bool_):
-        return unit_interval(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise DataError(
-            "not an array of floating-point numbers",
-            where=path,
-            got=array.dtype,
-            expected="float32, scaled as the training data was"
-            + (", or images in uint8" if images else ""),
-        )
-    return array

@@ -30,6 +30,27 @@ def read_folder(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | No
         DataError: no picture, sizes differ, or a picture is damaged, transparent or of 16 bits.
         MissingRuntimeError: Pillow is not installed.
     """
+    paths = picture_paths(folder)
+    pictures = [read_picture(path) for path in paths]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape[:2] != pictures[0].shape[:2]:
+            raise DataError(
+                "the images differ in size",
+                where=path,
+                got="{} x {} (height x width)".format(*picture.shape),
+                expected="{} x {}, as {}".format(*pictures[0].shape[:2], paths[0]),
+                hint="bring all to one size, for example: mogrify -resize 28x28! *.png",
+            )
+    return _stack(pictures), labels_of(folder, paths)
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """Every picture below a folder, in sorted order of its path.
+
+    Raises:
+        DataError: there is none.
+        MissingRuntimeError: Pillow is not installed.
+    """
     with needed_for("a folder of images", "Pillow"):
         import PIL.Image  # noqa: F401 - fails here, before any file is opened
     paths = sorted(path for path in folder.rglob("*") if _is_picture(path))
@@ -41,17 +62,7 @@ def read_folder(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | No
             expected="files ending in " + ", ".join(SUFFIXES),
             hint=f"look at it: ls {folder}",
         )
-    pictures = [_read_picture(path) for path in paths]
-    for path, picture in zip(paths, pictures, strict=True):
-        if picture.shape[:2] != pictures[0].shape[:2]:
-            raise DataError(
-                "the images differ in size",
-                where=path,
-                got="{} x {} (height x width)".format(*picture.shape),
-                expected="{} x {}, as {}".format(*pictures[0].shape[:2], paths[0]),
-                hint="bring all to one size, for example: mogrify -resize 28x28! *.png",
-            )
-    return _stack(pictures), _labels(folder, paths)
+    return paths
 
 
 def _is_picture(path: Path) -> bool:
@@ -59,8 +70,12 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
 
-def _read_picture(path: Path) -> NDArray[np.uint8]:
-    """One picture as uint8 [height, width] or [height, width, 3]."""
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """One picture as uint8 [height, width], or [height, width, 3] where it has colours.
+
+    Raises:
+        DataError: it is damaged, transparent or of 16 bits.
+    """
     from PIL import Image
 
     try:
@@ -103,14 +118,16 @@ def _unfit(path: Path, got: str) -> DataError:
 def _stack(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     if all(picture.ndim == 2 for picture in pictures):
         return np.stack(pictures)
-    planes = [
-        np.moveaxis(picture, -1, 0) if picture.ndim == 3 else np.stack([picture] * 3)
-        for picture in pictures
-    ]
-    return np.stack(planes)
+    return np.stack([colour_planes(picture) for picture in pictures])
 
 
-def _labels(folder: Path, paths: list[Path]) -> NDArray[np.int64] | None:
+def colour_planes(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture, also a grey one, as red, green and blue [3, height, width]."""
+    return np.moveaxis(picture, -1, 0) if picture.ndim == 3 else np.stack([picture] * 3)
+
+
+def labels_of(folder: Path, paths: list[Path]) -> NDArray[np.int64] | None:
+    """The names of the subfolders as integers, or their places in sorted order; None without."""
     parents = [path.relative_to(folder).parts[:-1] for path in paths]
     if not all(parents):
         return None
