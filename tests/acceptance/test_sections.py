@@ -270,7 +270,7 @@ def test_with_torch_alone_torch_is_timed_and_the_rest_says_why_not(
     model_machine(monkeypatch).driver.idle_ms = STEP_MS  # of what torch does it sees nothing
     monkeypatch.setattr(trt, "load", _nothing_installed)
     monkeypatch.setattr(turns, "TURN_S", 1e-4)
-    monkeypatch.setattr(speed.peers, "Torch", partial(speed.peers.Torch, device="cpu"))
+    monkeypatch.setattr(speed.torch, "Torch", partial(speed.torch.Torch, device="cpu"))
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
     torch_finds_the_device(monkeypatch)
     job = Job(dense_bundle.path, tmp_path, SETTINGS, Progress(quiet=True))

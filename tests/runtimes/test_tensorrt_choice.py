@@ -55,7 +55,7 @@ def plans_of_kinds(bundle, kinds):
 )
 def test_the_plan_that_stores_least_on_the_device_is_taken(tmp_path, gpu, kinds, taken):
     bundle = plans_of_kinds(handmade.bundle(tmp_path / "m.tied"), kinds)
-    chosen = runtime_named("tensorrt_rtx")._fitting_plans(bundle, FP16)
+    chosen = runtime_named("tensorrt_rtx").fitting_plans(bundle, FP16)
     assert {plan.weights for plan in chosen.values()} == {taken}
     give_plans(gpu, bundle)
     with session_on(bundle) as session:

@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 
 from tiedexport import rounding, trt
-from tiedexport.acceptance.cuda import Cuda
 from tiedexport.bundle import Bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
 from tiedexport.measure.turns import Budget
+from tiedexport.on_device.cuda import Cuda
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from tiedexport.acceptance import peers
 from tiedexport.acceptance.builds import origins
-from tiedexport.acceptance.device_contender import DeviceContender
 from tiedexport.acceptance.job import bound_on, worst_in_bounds
-from tiedexport.acceptance.plans import Plans
 from tiedexport.bundle import open_bundle
 from tiedexport.errors import MissingRuntimeError, TiedExportError
 from tiedexport.measure.stability import bound_by
 from tiedexport.measure.turns import PROGRESS_A_HEAT, Row, heat
+from tiedexport.on_device.contender import DeviceContender
+from tiedexport.on_device.copies import Copies
+from tiedexport.on_device.libraries import onnxruntime, tensorrt, torch
 from tiedexport.results.acceptance import Check, Finding
 from tiedexport.runtimes import runtime_named
 from tiedexport.spec import Precision
@@ -29,10 +29,11 @@ from tiedexport.spec import Precision
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tiedexport.acceptance.cuda import Cuda
-    from tiedexport.acceptance.device_contender import Subject
-    from tiedexport.acceptance.job import Job
+    from tiedexport.acceptance.job import Built, Job
     from tiedexport.bundle import Bundle
+    from tiedexport.manifest import PlanRecord
+    from tiedexport.on_device.cuda import Cuda
+    from tiedexport.on_device.work import Subject
     from tiedexport.results import Latency
     from tiedexport.rounding import Bounded
     from tiedexport.spec import StageSpec
@@ -106,20 +107,30 @@ def entrants(job: Job, bundle: Bundle) -> list[Entrant]:
     for built in job.built:
         if built.precision == precision:
             reason = runtime_named(built.package).availability().why
-            add(f"{built.package} {built.way}", reason, partial(Plans, cuda, built))
-    for name in peers.GRAPH_OPTIONS:
+            add(f"{built.package} {built.way}", reason, partial(_plans, cuda, built))
+    for name in onnxruntime.GRAPH_OPTIONS:
         runtime = runtime_named(name)
         reason = runtime.availability().why or runtime.refusal(bundle, precision) or ""
-        add(name, reason, partial(peers.OnnxRuntime, cuda, bundle, name, precision))
+        add(name, reason, partial(onnxruntime.OnnxRuntime, name, cuda, bundle, precision, "packed"))
     runtime = runtime_named("torch-cuda")
     reason = runtime.availability().why or runtime.refusal(bundle, precision) or ""
     if not reason and bundle.manifest.kept.get(precision):
         reason = "torch alone multiplies in one type, and some weights are kept in another"
     for name, compiled in (("torch eager", False), ("torch compiled", True)):
-        add(name, reason, partial(peers.Torch, cuda, bundle, precision, compiled))
+        add(name, reason, partial(torch.Torch, cuda, bundle, precision, compiled=compiled))
     for name, inwards in ((_COPY_IN, True), (_COPY_OUT, False)):
-        add(name, "", partial(peers.Copies, cuda, inwards), graphs=False)
+        add(name, "", partial(Copies, cuda, inwards), graphs=False)
     return found
+
+
+def _plans(cuda: Cuda, built: Built) -> tensorrt.Plans:
+    held = {plan.stage: plan for plan in built.bundle.manifest.plans}
+    # One plan of two halves serves every stage; in trtexec's way the autoencoder has none.
+    plans: dict[str, PlanRecord] = {
+        stage.name: held.get(stage.name) or held["autoencoder"]
+        for stage in built.bundle.manifest.stages
+    }
+    return tensorrt.Plans(cuda, built.package, built.bundle, built.precision, plans)
 
 
 def enter(racer: Entrant, bundle: Bundle, cuda: Cuda, closing: ExitStack) -> None:

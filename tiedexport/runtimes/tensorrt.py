@@ -23,7 +23,7 @@ from tiedexport.runtimes import Runtime, bind_by_running
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tiedexport.bundle import Bundle
     from tiedexport.manifest import PlanRecord
@@ -60,7 +60,7 @@ class _TensorRT(Runtime):
         return trt.availability(self.name) if driver.available else driver
 
     def refusal(self, bundle: Bundle, precision: Precision) -> str | None:
-        plans = self._fitting_plans(bundle, precision)
+        plans = self.fitting_plans(bundle, precision)
         return plans if isinstance(plans, str) else None
 
     def hidden_copies(self, bundle: Bundle, precision: Precision) -> str | None:
@@ -69,7 +69,7 @@ class _TensorRT(Runtime):
     def open(self, bundle: Bundle, precision: Precision, options: Options) -> _Backend:
         # Without a driver, TensorRT's runtime is an invalid pointer: ask before it is made.
         availability = self.availability()
-        plans = self._fitting_plans(bundle, precision) if availability.available else None
+        plans = self.fitting_plans(bundle, precision) if availability.available else None
         if not isinstance(plans, dict):
             raise MissingRuntimeError(
                 f"{self.name} cannot run",
@@ -84,7 +84,7 @@ class _TensorRT(Runtime):
     ) -> dict[str, np.ndarray] | str:
         return "an engine computes several layers in one kernel; tensorrt_network shows them"
 
-    def _fitting_plans(self, bundle: Bundle, precision: Precision) -> dict[str, PlanRecord] | str:
+    def fitting_plans(self, bundle: Bundle, precision: Precision) -> dict[str, PlanRecord] | str:
         """For each stage a plan that this device and package can run, or why there is none."""
         device = trt.device()
         if device is None:
@@ -147,16 +147,9 @@ class _Backend:
         self._gpu = gpu
         try:
             with gpu.translated(bundle.path):
-                shared = any(plan.weights == "shared" for plan in plans.values())
-                weights = upload(gpu, bundle, precision) if shared else None
-                loaded: dict[str, Engine] = {}  # a plan of two halves serves every stage
-                for stage, plan in plans.items():
-                    if plan.file not in loaded:
-                        loaded[plan.file] = load_engine(gpu, bundle, plan, weights)
-                    self._engines[stage] = loaded[plan.file]
-                    self._running[stage] = Execution(
-                        loaded[plan.file], bundle.manifest.stage(stage)
-                    )
+                self._engines |= load_engines(gpu, bundle, precision, plans)
+                for stage, engine in self._engines.items():
+                    self._running[stage] = Execution(engine, bundle.manifest.stage(stage))
         except BaseException:
             self.close()
             raise
@@ -199,6 +192,19 @@ def upload(gpu: Gpu, bundle: Bundle, precision: Precision) -> DeviceWeights:
     """The weights of a bundle on the device, the same for all who ask."""
     sha256 = bundle.manifest.files[bundle.manifest.weights[precision]].sha256
     return DeviceWeights.of(gpu, bundle.weights_path(precision), sha256, bundle.weights(precision))
+
+
+def load_engines(
+    gpu: Gpu, bundle: Bundle, precision: Precision, plans: Mapping[str, PlanRecord]
+) -> dict[str, Engine]:
+    """Stage → its engine, for a plan of each; one engine where they have one plan."""
+    shared = any(plan.weights == "shared" for plan in plans.values())
+    weights = upload(gpu, bundle, precision) if shared else None
+    loaded: dict[str, Engine] = {}  # a plan of two halves serves every stage
+    for plan in plans.values():
+        if plan.file not in loaded:
+            loaded[plan.file] = load_engine(gpu, bundle, plan, weights)
+    return {stage: loaded[plan.file] for stage, plan in plans.items()}
 
 
 def load_engine(

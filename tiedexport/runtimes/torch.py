@@ -182,14 +182,18 @@ def loaded_module(bundle: Bundle, precision: Precision, device: str) -> Any:
 
 
 class _TorchBackend:
-    """Runs the family module on the weights as stored; what follows the last layer is in fp32."""
+    """Runs the family module on the weights as stored; what follows the last layer is in fp32.
+
+    Attributes:
+        settings: gives what every call is made under.
+    """
 
     def __init__(self, bundle: Bundle, precision: Precision, device: str, options: Options) -> None:
         self._threads = options.threads if device == "cpu" else None
         self._module = loaded_module(bundle, precision, device)
         self._device = device
         types = _types(bundle, precision)
-        self._settings = _settings(device, types)
+        self.settings = _settings(device, types)
         # Where there are several types, each layer takes its input in its own.
         self._dtype = next(self._module.parameters()).dtype if len(types) == 1 else None
         self._functions: dict[str, Callable[[Any], Any]] = {
@@ -222,7 +226,7 @@ class _TorchBackend:
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            with self._settings(), torch.inference_mode():
+            with self.settings(), torch.inference_mode():
                 moved = torch.tensor(x, dtype=self._dtype, device=self._device)
                 with watch:
                     computed: np.ndarray = self._functions[stage.name](moved).cpu().numpy()
@@ -234,6 +238,15 @@ class _TorchBackend:
 
     def bind(self, stage: StageSpec, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
         return bind_by_running(self, stage, x, out)
+
+    def function(self, stage: StageSpec) -> Callable[[Any], Any]:
+        """A stage from a tensor on the device to another of its type, without `settings`."""
+        inner, dtype = self._functions[stage.name], self._dtype
+
+        def call(x: Any) -> Any:
+            return inner(x if dtype is None else x.to(dtype)).to(x.dtype)
+
+        return call
 
     def close(self) -> None:
         self._functions.clear()

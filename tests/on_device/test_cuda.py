@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_machine import STEP_MS, ModelGpu
 
-from tiedexport.acceptance import cuda as module
-from tiedexport.acceptance.cuda import Cuda
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
+from tiedexport.on_device import cuda as module
+from tiedexport.on_device.cuda import Cuda
 
 
 @pytest.fixture(autouse=True)

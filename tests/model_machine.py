@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "runtimes"))
+sys.path.append(str(Path(__file__).parent / "runtimes"))
 
 from recorded_machine import Logger, put_into_machine
 from recording_gpu import Stream
 from recording_tensorrt import Engine, RecordingTensorRT, Tensor
 
 from tiedexport import rounding, trt
-from tiedexport.acceptance import cuda
 from tiedexport.errors import MissingRuntimeError
+from tiedexport.on_device import cuda
 
 STEP_MS = 0.01
 """What each piece of work takes on the device."""

@@ -12,13 +12,18 @@ import torch
 from model_machine import ModelGpu
 
 from tiedexport import runtimes
-from tiedexport.acceptance import device_contender, speed
-from tiedexport.acceptance.cuda import Cuda
-from tiedexport.acceptance.device_contender import Bound, DeviceContender
+from tiedexport.acceptance import speed
 from tiedexport.acceptance.job import bound_on, worst_in_bounds
-from tiedexport.acceptance.peers import GRAPH_OPTIONS, Copies, OnnxRuntime, Torch
 from tiedexport.contender import golden_inputs
 from tiedexport.errors import RuntimeFailedError
+from tiedexport.on_device import contender as device_contender
+from tiedexport.on_device.contender import DeviceContender
+from tiedexport.on_device.copies import Copies
+from tiedexport.on_device.cuda import Cuda
+from tiedexport.on_device.libraries import all_subjects
+from tiedexport.on_device.libraries.onnxruntime import GRAPH_OPTIONS, OnnxRuntime
+from tiedexport.on_device.libraries.torch import Torch
+from tiedexport.on_device.work import Bound
 from tiedexport.results import Latency
 from tiedexport.spec import Precision
 
@@ -38,10 +43,11 @@ def cuda(gpu) -> Cuda:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("as_sessions", [False, True])
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.BF16])
-def test_torch_computes_the_model(bundle, cuda, stage, precision):
+def test_torch_computes_the_model(bundle, cuda, stage, precision, as_sessions):
     spec = bundle.manifest.stage(stage)
-    subject = Torch(cuda, bundle, precision, compiled=False, device="cpu")
+    subject = Torch(cuda, bundle, precision, as_sessions=as_sessions, device="cpu")
     bound = subject.bind(spec, golden_inputs(bundle, spec, 5), graph=False)
     bound.enqueue()
     output = bound.output()
@@ -109,7 +115,7 @@ def test_onnxruntime_runs_on_our_stream_from_our_buffers(
 ):
     made: list = []
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime(gpu, made))
-    subject = OnnxRuntime(cuda, dense_bundle, runtime, Precision.FP16)
+    subject = OnnxRuntime(runtime, cuda, dense_bundle, Precision.FP16, "packed")
     spec = dense_bundle.manifest.stage("autoencoder")
     x = golden_inputs(dense_bundle, spec, 3)
     bound = subject.bind(spec, x, graph)
@@ -123,8 +129,9 @@ def test_onnxruntime_runs_on_our_stream_from_our_buffers(
     assert gpu.memory.used() == 0
 
 
-def test_every_peer_is_a_runtime_of_the_package():
-    assert GRAPH_OPTIONS.keys() <= runtimes.all_runtimes().keys()
+def test_every_runtime_on_a_gpu_has_its_work_timed_on_the_device():
+    rows = runtimes.all_runtimes().values()
+    assert all_subjects().keys() == {row.name for row in rows if row.on_gpu}
 
 
 @pytest.mark.parametrize("inwards", [True, False])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,39 +15,12 @@ from tiedexport.errors import RuntimeFailedError, TiedExportError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tiedexport.acceptance.cuda import Cuda
     from tiedexport.bundle import Bundle
+    from tiedexport.on_device.cuda import Cuda
+    from tiedexport.on_device.work import Bound, Subject
     from tiedexport.results.bench import WarmUp
-    from tiedexport.spec import StageSpec
 
 _ENQUEUES = 16
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A stage at one batch size, its input on the device.
-
-    Attributes:
-        enqueue: enqueues all its work on the stream that was given, and does not wait.
-        output: what the last call computed, once the device is done; None where it only copies.
-        free: called once, when the device is done.
-    """
-
-    enqueue: Callable[[], None]
-    output: Callable[[], np.ndarray | None]
-    free: Callable[[], None] = lambda: None
-
-
-class Subject(Protocol):
-    """A library with a model loaded."""
-
-    def bind(self, stage: StageSpec, x: np.ndarray, graph: bool) -> Bound:
-        """Get ready to run a stage on these rows, as one CUDA graph if asked for."""
-        ...
-
-    def close(self) -> None:
-        """Free the model."""
-        ...
 
 
 class DeviceContender:
