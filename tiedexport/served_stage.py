@@ -1,0 +1,167 @@
+"""One stage of a server: what to ask of it, and within which bounds its answers should be."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiedexport import layerwise
+from tiedexport.contender import golden_inputs
+from tiedexport.errors import BadInputError
+from tiedexport.open_loop import Reply
+from tiedexport.results.server import ServerLoad
+from tiedexport.runtimes import all_runtimes
+from tiedexport.triton_client import RequestFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiedexport.bundle import Bundle
+    from tiedexport.spec import StageSpec
+    from tiedexport.triton_client import Question, ServedModel, TritonClient
+
+_INPUTS = 8
+"""Different requests, sent in turn."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One stage of a server at one batch size, and what it should answer.
+
+    Attributes:
+        questions: requests, each with golden samples of its own.
+        low, high: bounds of the answer to each, [batch, ...] in float64.
+        row: an empty one.
+    """
+
+    client: TritonClient
+    questions: list[Question]
+    low: list[np.ndarray]
+    high: list[np.ndarray]
+    row: ServerLoad
+
+    async def ask(self, number: int) -> Reply:
+        """Send one of the requests, note when its answer is there, then compare."""
+        which = number % len(self.questions)
+        loop = asyncio.get_running_loop()
+        try:
+            found, version = await self.client.ask(self.questions[which])
+        except RequestFailedError as error:
+            return Reply(loop.time(), "failed", why=str(error.got or error.what))
+        at_s = loop.time()
+        if why := self._beyond(found, which):
+            return Reply(at_s, "different", version, why)
+        return Reply(at_s, "good", version)
+
+    def _beyond(self, found: np.ndarray, which: int) -> str:
+        low, high = self.low[which], self.high[which]
+        if found.shape != low.shape:
+            return f"an answer of shape {list(found.shape)}, expected {list(low.shape)}"
+        within = (found >= low) & (found <= high)  # no NaN is
+        count = int(within.size - np.count_nonzero(within))
+        return f"{count} of {within.size} outputs beyond their bound" if count else ""
+
+
+def target(
+    bundle: Bundle,
+    stage: StageSpec,
+    batch: int,
+    client: TritonClient,
+    served: ServedModel,
+    server: str,
+) -> Target:
+    """What to ask of a stage and what should be answered.
+
+    Args:
+        bundle: whose golden samples are asked for.
+        stage: one of its stages.
+        batch: samples a request.
+        client: connected to the server.
+        served: the stage's model there.
+        server: its name and version.
+
+    Raises:
+        BadInputError: the model has other inputs or outputs.
+    """
+    _refuse_other_tensors(stage, served, client.url)
+    told = served.parameters.get("precision", "")
+    held = bundle.manifest.precisions
+    precision = next((kind for kind in held if kind == told), held[0])
+    runtime = all_runtimes().get(served.parameters.get("runtime", ""))
+    # A server that does not tell promises no sums wider than what it computes in.
+    accumulation = runtime.accumulation.get(precision, precision) if runtime else precision
+    *_, expected = layerwise.expected(bundle, stage, precision, accumulation)
+    bound = expected.bounded.bound
+    low, high = expected.golden - bound, expected.golden + bound
+    samples = golden_inputs(bundle, stage, batch + _INPUTS - 1)
+    ask = partial(client.question, served.name, output=stage.outputs[0].name)
+    name = stage.inputs[0].name
+    return Target(
+        client,
+        [ask(feeds={name: samples[first : first + batch]}) for first in range(_INPUTS)],
+        list(_windows(low, batch)),
+        list(_windows(high, batch)),
+        ServerLoad(
+            runtime=f"{server.partition(' ')[0]} over {client.protocol}",
+            stage=stage.name,
+            precision=precision,
+            batch=batch,
+            loop="closed",
+            status="not run",
+        ),
+    )
+
+
+def _windows(values: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """Of each request the rows that belong to its samples, repeated as those are."""
+    rows = np.resize(np.arange(len(values)), batch + _INPUTS - 1)
+    for first in range(_INPUTS):
+        yield values[rows[first : first + batch]]
+
+
+def _refuse_other_tensors(stage: StageSpec, served: ServedModel, url: str) -> None:
+    for spec, tensors in ((stage.inputs[0], served.inputs), (stage.outputs[0], served.outputs)):
+        wanted = (f"FP{spec.dtype.itemsize * 8}", (-1, *spec.element_shape))
+        if tensors.get(spec.name) != wanted:
+            raise BadInputError(
+                "the server's model is not of this bundle",
+                where=f"{url}: {served.name}",
+                got="; ".join(f"{name}: {kind}{list(s)}" for name, (kind, s) in tensors.items()),
+                expected=f"{spec.name}: {wanted[0]}{list(wanted[1])}",
+                hint="name the models with --model, or the bundle that is served",
+            )
+
+
+async def refuse_another(asked: Target, bundle: Bundle) -> None:
+    """Ask every question once: the answers tell whether the server has this bundle's weights.
+
+    Raises:
+        BadInputError: an answer is beyond its bound.
+        RequestFailedError: the server does not answer.
+    """
+    for number in range(_INPUTS):
+        reply = await asked.ask(number)
+        if reply.verdict == "different":
+            raise BadInputError(
+                "the server's answers are not those of this bundle",
+                where=f"{asked.client.url}: {asked.questions[0].model}",
+                got=reply.why,
+                expected=f"the golden values of {bundle.path.name} within verify's bounds",
+                hint="serve it: tiedexport package NAME.tied --format triton -o REPOSITORY",
+            )
+        if reply.verdict == "failed":
+            raise RequestFailedError(
+                "the server failed the first requests",
+                where=f"{asked.client.url}: {asked.questions[0].model}",
+                got=reply.why,
+            )
+
+
+def model_name(base: str, stage: str) -> str:
+    """The name under which a stage of a bundle is served."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{base}_{stage}")
