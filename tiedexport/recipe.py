@@ -37,17 +37,27 @@ class DataSection(Struct, frozen=True):
     """What to train on: arguments of `tiedexport.data.load`.
 
     Attributes:
-        source: "synthetic-digits", "sklearn-digits", or a path.
+        source: "synthetic-digits", "sklearn-digits", or a path. A folder of .npy or Parquet files,
+            a pattern such as "data/*.npy" and a Parquet file are streamed while the training goes
+            on: they may be larger than the memory.
         train: how many samples to train on; left out, 5,000 synthetic ones, of others 80 %.
         held_back: how many to validate and test with, 60 % and 40 % of them; left out, 5,000
-            synthetic ones, of others the rest.
+            synthetic ones, of a stream a fifth and at most 10,000, of others the rest.
         seed: shuffles the samples, or draws the synthetic ones.
+        stream: whether one .npy file is streamed too.
+        column: of Parquet files, the one that holds the samples, a list of numbers a row; left out,
+            the only one of lists, or the one named as samples are, such as "x" or "images".
+        lanes: among how many processes the reading of a stream can be shared. More lanes mean
+            shorter runs of neighbours, not more memory.
     """
 
     source: str
     train: Positive | None = None
     held_back: Annotated[int, Meta(ge=2)] | None = None
     seed: Seed = 0
+    stream: bool = False
+    column: str | None = None
+    lanes: Positive = 16
 
 
 class TrainingSection(Struct, frozen=True):

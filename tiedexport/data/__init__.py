@@ -16,6 +16,7 @@ import numpy as np
 
 from tiedexport.data.files import read
 from tiedexport.data.pixels import channels_first, check_samples, unit_interval
+from tiedexport.data.stream import LANES, Stream, open_stream, paths_of
 from tiedexport.data.synthetic import sklearn_digits, synthetic_digits
 from tiedexport.errors import DataError, UsageError
 from tiedexport.spec import DataRecord
@@ -39,7 +40,9 @@ class DataSet:
     Attributes:
         record: where the samples came from and their digest, for `reload`.
         train, validation, test: float32 [n, *sample_shape], C-contiguous, in [0, 1].
+            Of streamed data `train` is a sample, at most 10,000 of those that are trained on.
         train_labels, validation_labels, test_labels: int64 [n], or None without labels.
+        stream: all samples to train on, where the data is streamed.
     """
 
     record: DataRecord
@@ -49,29 +52,52 @@ class DataSet:
     train_labels: NDArray[np.int64] | None
     validation_labels: NDArray[np.int64] | None
     test_labels: NDArray[np.int64] | None
+    stream: Stream | None = None
 
 
 def load(
-    source: str | Path, *, train: int | None = None, held_back: int | None = None, seed: int = 0
+    source: str | Path,
+    *,
+    train: int | None = None,
+    held_back: int | None = None,
+    seed: int = 0,
+    stream: bool = False,
+    column: str | None = None,
+    lanes: int = LANES,
 ) -> DataSet:
     """Load a data set by name or path and split it.
 
-    Of the held-back samples the first 60 % validate and the rest test.
+    Of the held-back samples the first 60 % validate and the rest test. A folder of .npy or Parquet
+    files, a pattern such as `data/*.npy` and a Parquet file are streamed: what is held back is read
+    into memory, and of the rest a sample.
 
     Args:
         source: `synthetic-digits`, `sklearn-digits`, or a path to a .npy, .npz or IDX file (plain
-            or .gz) or to a folder of images.
+            or .gz), to a folder of images, or to what is streamed.
         train: samples to train on; 5,000 synthetic ones, otherwise 80 % or what `held_back` leaves.
-        held_back: samples to validate and test with; 5,000 synthetic ones, otherwise the rest.
+        held_back: samples to validate and test with; 5,000 synthetic ones, of a stream a fifth and
+            at most 10,000, otherwise the rest.
         seed: shuffles the samples, or draws the synthetic ones.
+        stream: whether a .npy file is streamed too.
+        column: of Parquet files, the one that holds the samples.
+        lanes: among how many processes the reading of a stream can be shared.
 
     Raises:
         DataError: the source does not exist or is damaged, has fewer samples than asked, or holds
             something else than uint8, bool, or floats in [0, 1].
         UsageError: `train`, `held_back` or `seed` is too small.
-        MissingRuntimeError: Pillow, matplotlib or scikit-learn is needed and not installed.
+        MissingRuntimeError: Pillow, matplotlib, scikit-learn or pyarrow is needed and not
+            installed.
     """
     _check_arguments(train, held_back, seed)
+    if paths := _shards(source, stream):
+        if train is not None:
+            raise UsageError(
+                "all that is not held back of a stream is trained on",
+                got=f"train = {train}",
+                hint="leave train out, or stream fewer files",
+            )
+        return _streamed(open_stream(paths, held_back, seed, column, lanes), str(source), seed)
     samples: NDArray[Any]
     labels: NDArray[np.int64] | None
     if str(source) == "synthetic-digits":
@@ -108,7 +134,7 @@ def reload(record: DataRecord) -> DataSet:
             hint="pass --data if you trust it",
         )
     try:
-        data = load(record.source, **record.options)
+        data = load_as(record, record.source)
     except (UsageError, OSError) as error:
         raise DataError(
             "the record of the data cannot be followed", where=record.source, got=str(error)
@@ -126,7 +152,26 @@ def reload(record: DataRecord) -> DataSet:
     return data
 
 
+def load_as(record: DataRecord, source: str | Path) -> DataSet:
+    """Load a source and split it as a record says, whose own source may be elsewhere by now.
+
+    Raises:
+        DataError, UsageError, MissingRuntimeError: as `load`.
+    """
+    options = record.options
+    return load(
+        source,
+        train=options.get("train"),
+        held_back=options.get("held_back"),
+        seed=options.get("seed", 0),
+        stream="lanes" in options,
+        lanes=options.get("lanes", LANES),
+    )
+
+
 def _reason_for_mistrust(record: DataRecord) -> str | None:
+    if "lanes" in record.options:
+        return "it is streamed from many files"
     if unknown := record.options.keys() - {"train", "held_back", "seed"}:
         return f"it has the unknown options {', '.join(sorted(unknown))}"
     if record.source in NAMES:
@@ -136,6 +181,31 @@ def _reason_for_mistrust(record: DataRecord) -> str | None:
         return "it is a folder"
     size_bytes = os.path.getsize(record.source) if os.path.isfile(record.source) else 0
     return f"a file of {size_bytes} bytes" if size_bytes > RELOAD_LIMIT_BYTES else None
+
+
+def _shards(source: str | Path, stream: bool) -> tuple[Path, ...]:
+    return () if str(source) in NAMES else paths_of(source, stream)
+
+
+def _streamed(stream: Stream, source: str, seed: int) -> DataSet:
+    """What is held back and the sample are digested whole, the rest by names and sizes only."""
+    validation, test = np.split(stream.held_back, [len(stream.held_back) * 3 // 5])
+    arrays = [stream.read(rows) for rows in (stream.sample, validation, test)]
+    record = DataRecord(
+        source=source,
+        options={
+            "held_back": len(stream.held_back),
+            "seed": seed,
+            "lanes": stream.lanes,
+            "sampled": len(stream.sample),
+        },
+        sample_shape=arrays[0].shape[1:],
+        train=stream.count,
+        validation=len(validation),
+        test=len(test),
+        sha256=_digest(arrays, stream.digest()),
+    )
+    return DataSet(record, arrays[0], arrays[1], arrays[2], None, None, None, stream)
 
 
 def _read(source: str | Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
@@ -200,12 +270,16 @@ def _split(
         test=len(arrays[2]),
         sha256=_digest(arrays),
     )
-    part_labels = [None if labels is None else labels[part] for part in parts]
-    return DataSet(record, arrays[0], arrays[1], arrays[2], *part_labels)
+    train_labels, validation_labels, test_labels = (
+        None if labels is None else labels[part] for part in parts
+    )
+    return DataSet(
+        record, arrays[0], arrays[1], arrays[2], train_labels, validation_labels, test_labels
+    )
 
 
-def _digest(arrays: list[NDArray[np.float32]]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: list[NDArray[np.float32]], begun_with: bytes = b"") -> str:
+    digest = hashlib.sha256(begun_with)
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.data.cast("B"))

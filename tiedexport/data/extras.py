@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def needed_for(purpose: str, library: str) -> Iterator[None]:
+def needed_for(purpose: str, library: str, *, extra: str = "train") -> Iterator[None]:
     """Wrap the import of `library`: its absence becomes an error that says what to install.
 
     Raises:
@@ -25,5 +25,5 @@ def needed_for(purpose: str, library: str) -> Iterator[None]:
             f"{purpose} needs {library}",
             got=str(error),
             expected=f"{library} in this environment",
-            hint="pip install 'tiedexport[train]'",
+            hint=f"pip install 'tiedexport[{extra}]'",
         ) from error

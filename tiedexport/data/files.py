@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         return read_folder(path)
     if not path.is_file():
         raise _missing(path)
-    with _damage_reported(path):
+    with damage_reported(path):
         with path.open("rb") as file:
             first_bytes = file.read(8)
         if first_bytes.startswith(NPY_MAGIC):
@@ -94,7 +94,7 @@ def _read_idx_pair(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     labels_path = labels_file_of(path)
     if labels_path is None:
         return samples, None
-    with _damage_reported(labels_path):
+    with damage_reported(labels_path):
         return samples, _checked_labels(read_idx(labels_path), samples, labels_path)
 
 
@@ -126,7 +126,7 @@ def _missing(path: Path) -> DataError:
 
 
 @contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
+def damage_reported(path: Path) -> Iterator[None]:
     """Whatever numpy, zipfile and gzip say of a damaged file becomes a DataError."""
     try:
         yield
