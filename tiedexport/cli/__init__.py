@@ -12,6 +12,7 @@ from tiedexport.cli.build import build
 from tiedexport.cli.demo import demo
 from tiedexport.cli.doctor import doctor
 from tiedexport.cli.inspect import inspect
+from tiedexport.cli.package import package
 from tiedexport.cli.report import report
 from tiedexport.cli.retie import retie
 from tiedexport.cli.run import run
@@ -31,7 +32,21 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[audit, bench, build, demo, doctor, inspect, report, retie, run, train, verify, view],
+    commands=[
+        audit,
+        bench,
+        build,
+        demo,
+        doctor,
+        inspect,
+        package,
+        report,
+        retie,
+        run,
+        train,
+        verify,
+        view,
+    ],
 )
 @click.version_option(tiedexport.__version__, prog_name="tiedexport")
 @click.option(
