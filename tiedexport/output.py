@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tiedexport.results import BenchResult, VerifyResult
     from tiedexport.results.acceptance import AcceptanceResult
     from tiedexport.results.demo import DemoResult
+    from tiedexport.results.server import ServerResult
     from tiedexport.results.suite import SuiteResult
 
 R = TypeVar("R", bound="Struct")
@@ -124,7 +125,13 @@ class Output:
             click.echo(text)
 
     def verdict(
-        self, result: VerifyResult | BenchResult | SuiteResult | DemoResult | AcceptanceResult
+        self,
+        result: VerifyResult
+        | BenchResult
+        | ServerResult
+        | SuiteResult
+        | DemoResult
+        | AcceptanceResult,
     ) -> None:
         """The last line of every check, with the command that repeats it, and its exit code.
 

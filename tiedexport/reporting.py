@@ -13,6 +13,7 @@ from tiedexport.observation import observe
 from tiedexport.results import BenchResult, TrainResult, VerifyResult
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.kinds import read_result
+from tiedexport.results.server import ServerResult
 from tiedexport.results.ties import AuditResult
 from tiedexport.runtimes import runtime_named
 
@@ -27,6 +28,7 @@ _VERBS: dict[type, str] = {
     BenchResult: "bench",
     TrainResult: "train",
     AuditResult: "audit",
+    ServerResult: "server",
 }
 
 
@@ -66,6 +68,7 @@ def present(
     bench: BenchResult | None = None,
     train: TrainResult | None = None,
     audit: AuditResult | None = None,
+    server: ServerResult | None = None,
     output: Path,
 ) -> Path:
     """Watch the model at work, decide what to deploy, and write the report; see `report`."""
@@ -84,6 +87,7 @@ def present(
         bench=bench,
         train=train,
         audit=audit,
+        server=server,
         observation=seen,
         advice=advise(bench, verify, audit, hidden_copies),
         output=output,
@@ -118,7 +122,8 @@ def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
     if own:
         return
     verb = _VERBS[type(result)]
-    hint = f"tiedexport {verb} {bundle.path} --json FILE"
+    command = "bench --server URL" if verb == "server" else verb
+    hint = f"tiedexport {command} {bundle.path} --json FILE"
     raise BadInputError(
         "the result is of another bundle",
         where=path,

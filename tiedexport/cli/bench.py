@@ -9,6 +9,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tiedexport.cli.bench_server import (
+    SERVER,
+    SERVER_ONLY,
+    measure_server,
+    refuse_without_server,
+    server_options,
+)
 from tiedexport.cli.options import PATH, comma_separated, common, json_option, progress_bar
 from tiedexport.output import Output, writable_place
 
@@ -74,6 +81,7 @@ def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 @click.option("--suite", is_flag=True,
               help="The standing matrix of models in place of NAME.TIED; minutes.")  # fmt: skip
 @click.option("--acceptance", is_flag=True, help="All that needs a GPU; NAME.TIED may be left out.")
+@server_options
 @click.option("-o", "--output", type=PATH, help="Folder of --suite's or --acceptance's results.")
 @json_option
 @common
@@ -82,6 +90,7 @@ def bench(
     json_file: Path | None,
     acceptance: bool,
     suite: bool,
+    server: str | None,
     output: Path | None,
     details: bool,
     **arguments: Any,
@@ -96,15 +105,26 @@ def bench(
 
     With --acceptance: builds, numerics, sharing, device latency beside peers (0.25 s each), and
     failures, a verdict each. It exits with 1 if any disagrees and with 3 if any could not run.
+
+    With --server: 1, 2, 4, … up to --concurrency callers (8), then open loops: requests come at
+    --rate whether or not the server keeps up, and latency counts from when each was due. Every
+    answer is compared with its golden values, and the same is measured here without the server.
     """
-    if acceptance and suite:
-        raise click.UsageError("--suite does not go with --acceptance")
+    modes = {"--acceptance": acceptance, "--suite": suite, "--server": server is not None}
+    flag, *others = [flag for flag, given in modes.items() if given] or [""]
+    if others:
+        raise click.UsageError(f"{others[0]} does not go with {flag}")
     if acceptance:
         _accept(quiet, json_file, output, arguments)
         return
     if suite:
         _suite(quiet, json_file, output, arguments)
         return
+    if server is not None:
+        taken = _only("--server", arguments | {"output": output}, (*SERVER, *SERVER_ONLY))
+        measure_server(server, quiet, json_file, taken)
+        return
+    refuse_without_server(arguments)
     if arguments["bundle"] is None:
         raise click.UsageError("Missing argument 'NAME.TIED'.")
     if output is not None:

@@ -13,6 +13,7 @@ from tiedexport.report import (
     numbers_section,
     origin_tables,
     samples_section,
+    server_section,
     speed_section,
     tie_tables,
     ties_section,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tiedexport.report.page import Block
     from tiedexport.results import BenchResult, VerifyResult
     from tiedexport.results.observation import Observation
+    from tiedexport.results.server import ServerResult
     from tiedexport.results.ties import AuditResult
     from tiedexport.spec import TrainingRecord
 
@@ -48,6 +50,7 @@ class Found:
     audit: AuditResult | None = None
     observation: Observation | str = NOT_OBSERVED
     advice: str = ""
+    server: ServerResult | None = None
 
 
 def page(bundle: Bundle, found: Found) -> Page:
@@ -68,6 +71,7 @@ def page(bundle: Bundle, found: Found) -> Page:
         *(ties_section.sections(found.audit) if found.audit is not None else []),
         *([numbers_section.section(found.verify)] if found.verify is not None else []),
         *([speed_section.section(found.bench)] if found.bench is not None else []),
+        *([server_section.section(found.server)] if found.server is not None else []),
         _closing_section(bundle, found),
     )
     subtitle = _subtitle(bundle)
@@ -169,7 +173,7 @@ def _training_section(record: TrainingRecord) -> Section:
 
 
 def _closing_section(bundle: Bundle, found: Found) -> Section:
-    results = [r for r in (found.audit, found.verify, found.bench) if r is not None]
+    results = [r for r in (found.audit, found.verify, found.bench, found.server) if r is not None]
     environments = [result.environment for result in results]
     blocks: list[Block] = [Commands(_commands(bundle, found))]
     distinct = [e for index, e in enumerate(environments) if e not in environments[:index]]
@@ -197,6 +201,7 @@ def _commands(bundle: Bundle, found: Found) -> tuple[str, ...]:
         ("audit", found.audit, f"tiedexport audit {path}"),
         ("verify", found.verify, f"tiedexport verify {path}{' --layers' * layers}"),
         ("bench", found.bench, _bench_command(path, found.bench) if found.bench else ""),
+        ("server", found.server, _server_command(path, found.server) if found.server else ""),
     ):
         if ran is not None:
             files.append(f"{name}.json")
@@ -222,3 +227,12 @@ def _bench_command(path: str, result: BenchResult) -> str:
     if result.loads:
         options += f" --concurrency {max(row.callers for row in result.loads)}"
     return f"tiedexport bench {path} --batch {batches}{stages}{memory}{options}"
+
+
+def _server_command(path: str, result: ServerResult) -> str:
+    batches = ",".join(map(str, sorted({row.batch for row in result.rows})))
+    stages = "".join(f" --stage {name}" for name in result.models)
+    callers = max(row.callers for row in result.rows)
+    options = "".join(f" --{name} {value}" for name, value in result.options.items())
+    where = f"--server {shlex.quote(result.url)} --concurrency {callers}"
+    return f"tiedexport bench {path} {where} --batch {batches}{stages}{options}"

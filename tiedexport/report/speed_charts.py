@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DASHES = {"fp32": [1, 0], "fp16": [6, 3], "bf16": [2, 2]}
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-_UNIT_LABELS = (
+UNIT_LABELS = (
     "datum.value >= 1 ? format(datum.value, '~g') + ' s' : "
     "datum.value >= 1e-3 ? format(datum.value * 1e3, '~g') + ' ms' : "
     "format(datum.value * 1e6, '~g') + ' µs'"
@@ -47,8 +47,8 @@ def latency_chart(
     floor = _floor(limits or {}, lambda batch, limit_s: limit_s)
     base = _base(alt, ran)
     shown = [figure for row in ran for figure in (row.median_s, tail(row)[1]) if figure]
-    ticks = _ticks([*shown, *(row["value"] for row in floor)])
-    title, axis = "a call, median", alt.Axis(labelExpr=_UNIT_LABELS, values=ticks)
+    shown_ticks = ticks([*shown, *(row["value"] for row in floor)])
+    title, axis = "a call, median", alt.Axis(labelExpr=UNIT_LABELS, values=shown_ticks)
     whiskers = base.mark_rule(opacity=0.35).encode(
         y=_log(alt, "latency_s:Q", title, axis),
         y2="tail_s:Q",
@@ -74,8 +74,10 @@ def throughput_chart(
     import altair as alt
 
     floor = _floor(limits or {}, lambda batch, limit_s: batch / limit_s)
-    ticks = _ticks([row.throughput_per_s or 0.0 for row in ran] + [row["value"] for row in floor])
-    title, axis = "samples a second", alt.Axis(format="~s", values=ticks)
+    shown_ticks = ticks(
+        [row.throughput_per_s or 0.0 for row in ran] + [row["value"] for row in floor]
+    )
+    title, axis = "samples a second", alt.Axis(format="~s", values=shown_ticks)
     lines = _lines(alt, _base(alt, ran), _log(alt, "per_s:Q", title, axis), ran)
     layers = [*_limit(alt, floor, _log(alt, "value:Q", title, axis), 13), *lines]
     words = (
@@ -142,7 +144,7 @@ def _runner(row: Latency) -> str:
     return contender(structs.replace(row, precision=None, memory="shared"))
 
 
-def _ticks(values: Sequence[float]) -> list[float]:
+def ticks(values: Sequence[float]) -> list[float]:
     """Powers of ten, and between them 2 and 5 where there are few of them."""
     low, high = min(values), max(values)
     steps = (1, 2, 5) if high / low < 300 else (1,)

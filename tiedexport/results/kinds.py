@@ -8,6 +8,7 @@ from tiedexport.errors import BadInputError
 from tiedexport.results import RESULT_SCHEMA, TrainResult, VerifyResult
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.reading import decoded, json_object, read_bench
+from tiedexport.results.server import SERVER_SCHEMA, ServerResult
 from tiedexport.results.ties import AuditResult
 
 if TYPE_CHECKING:
@@ -15,20 +16,21 @@ if TYPE_CHECKING:
 
     from tiedexport.results import BenchResult
 
-_BY_FIELD: dict[str, type[DemoResult | VerifyResult | AuditResult | TrainResult]] = {
+_BY_FIELD: dict[str, type[DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult]] = {
     "report": DemoResult,
     "comparisons": VerifyResult,
     "findings": AuditResult,
     "record": TrainResult,
+    "url": ServerResult,
 }
 """A field that only one verb's result has, and its record."""
 
-_VERBS = "audit, bench, demo, train or verify"
+_VERBS = "audit, bench, bench --server, demo, train or verify"
 
 
 def read_result(
     path: str | Path,
-) -> BenchResult | DemoResult | VerifyResult | AuditResult | TrainResult:
+) -> BenchResult | DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult:
     """What a verb wrote with `--json`, of this version or an earlier one.
 
     Raises:
@@ -40,7 +42,8 @@ def read_result(
     found = next((kind for field, kind in _BY_FIELD.items() if field in fields), None)
     if found is None:
         raise _no_result(path, f"fields {', '.join(list(fields)[:4]) or 'none'}")
-    return decoded(content, fields, path, found, RESULT_SCHEMA, _no_result)
+    newest = SERVER_SCHEMA if found is ServerResult else RESULT_SCHEMA
+    return decoded(content, fields, path, found, newest, _no_result)
 
 
 def _no_result(path: object, got: str) -> BadInputError:

@@ -1,0 +1,42 @@
+"""What does a server cost? The section of a report that tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tiedexport.report import server_charts, server_tables
+from tiedexport.report.page import Chart, Reasons, Section
+
+if TYPE_CHECKING:
+    from tiedexport.report.page import Block
+    from tiedexport.results.server import ServerResult
+
+_TEXT = (
+    "{server} at {url}, and the same calls in one process without it. Callers ask again when they "
+    "are answered; an offered rate goes on whether or not the server keeps up, and a request's "
+    "latency counts from the moment for which it was scheduled. Every answer was compared with "
+    "its golden values; the client is a process of its own, on {cores} cores that it shares with a "
+    "server on the same machine."
+)
+
+
+def section(result: ServerResult) -> Section:
+    """Charts and tables of every stage and batch size, and what may be of the client."""
+    blocks: list[Block] = []
+    for stage, batch, rows, loads in server_tables.groups(result):
+        closed = [row for row in rows if row.loop == "closed" and row.latencies_s]
+        offered = [row for row in rows if row.loop == "open" and row.latencies_s]
+        name = f"server-{stage}-{batch}"
+        if closed:
+            blocks += [
+                Chart(f"{name}-latency", server_charts.closed_latency(closed, loads)),
+                Chart(f"{name}-throughput", server_charts.closed_throughput(closed, loads)),
+            ]
+        if offered:
+            blocks.append(Chart(f"{name}-offered", server_charts.open_latency(offered)))
+    blocks += server_tables.tables(result)
+    if why := server_tables.reasons(result):
+        blocks.append(Reasons(tuple(why)))
+    cores = result.environment.cores
+    text = _TEXT.format(server=result.server, url=result.url, cores=cores)
+    return Section("The server", text, tuple(blocks))
