@@ -72,13 +72,14 @@ def arrivals_s(rate_per_s: float, duration_s: float, kind: Arrivals, seed: int =
     Args:
         rate_per_s: requests a second.
         duration_s: for so long, or as many as a 99th percentile needs.
-        kind: "poisson": independent of each other, with exponential gaps; "constant": equal gaps.
-        seed: of the gaps.
+        kind: "poisson": independent of each other: given their number, arrivals of a Poisson
+            process are uniform draws in order; "constant": equal gaps.
+        seed: of the draws.
     """
     count = max(LEAST_REQUESTS, round(rate_per_s * duration_s))
     if kind == "constant":
-        return np.arange(1, count + 1) / rate_per_s
-    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate_per_s, count))
+        return np.arange(count) / rate_per_s
+    return np.sort(np.random.default_rng(seed).uniform(0, count / rate_per_s, count))
 
 
 async def open_loop(ask: Ask, due_s: np.ndarray) -> list[Answer]:
@@ -145,6 +146,8 @@ def summed_up(row: ServerLoad, answers: Sequence[Answer]) -> ServerLoad:
     failed = sum(one.verdict == "failed" for one in answers)
     different = sum(one.verdict == "different" for one in answers)
     seconds = max(one.done_s for one in answers) - min(one.due_s for one in answers)
+    if row.offered_per_s:  # the last is due a gap before the load's end
+        seconds = max(seconds, len(answers) / row.offered_per_s)
     achieved = len(good) / seconds if seconds > 0 else None
     latencies = np.array([one.done_s - one.due_s for one in good])
     late = np.array([one.begun_s - one.due_s for one in answers])

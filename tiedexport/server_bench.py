@@ -207,6 +207,5 @@ async def _rows(asked: Target, way: _Way) -> list[ServerLoad]:
 
 async def _open(ask: Ask, row: ServerLoad, rate: float, way: _Way) -> ServerLoad:
     due_s = arrivals_s(rate, way["duration_s"], way["arrivals"])
-    offered = len(due_s) / float(due_s[-1])
     answers = await open_loop(ask, due_s)
-    return summed_up(replace(row, loop="open", offered_per_s=offered), answers)
+    return summed_up(replace(row, loop="open", offered_per_s=rate), answers)

@@ -22,7 +22,7 @@ class ServerLoad(Struct, frozen=True):
         loop: "closed": each of `callers` asks again when it is answered; "open": requests arrive
             as scheduled ahead, whether or not the server has answered those before.
         callers: of a closed loop.
-        offered_per_s: requests a second of an open loop, as drawn.
+        offered_per_s: requests a second of an open loop.
         requests: how many there were, in all.
         failed: of them, those that the server refused or did not answer.
         different: of them, those whose answer is beyond its bound.
