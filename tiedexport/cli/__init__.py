@@ -11,6 +11,7 @@ from tiedexport.cli.bench import bench
 from tiedexport.cli.build import build
 from tiedexport.cli.demo import demo
 from tiedexport.cli.doctor import doctor
+from tiedexport.cli.encode import encode
 from tiedexport.cli.inspect import inspect
 from tiedexport.cli.package import package
 from tiedexport.cli.report import report
@@ -37,7 +38,7 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
         bench,
         build,
         demo,
-        doctor,
+        doctor, encode,
         inspect,
         package,
         report,
