@@ -25,6 +25,7 @@ VERBS = {
     "ties.check": "module inputs",
     "ties.assert_tied": "module names inputs",
     "ties.findings": "module inputs sources",
+    "package.package": "bundle output format options",
     "run.run": "bundle verb input output runtime precision memory threads",
     "inspect.inspect": "bundle check",
     "doctor.doctor": "",

@@ -60,7 +60,7 @@ def open_session(
     if threads is not None:
         refuse_threads(threads)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    wanted = None if precision is None else _one_precision(precision)
+    wanted = None if precision is None else one_precision(precision)
     if runtime == "auto":  # what only simulates another is never taken unasked
         rows = [row for row in all_runtimes().values() if not row.remark]
     else:
@@ -132,7 +132,12 @@ def refuse_threads(threads: int) -> None:
         raise UsageError("not a useful number of threads", got=threads, expected=f"1 to {most}")
 
 
-def _one_precision(name: str) -> Precision:
+def one_precision(name: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        UsageError: it is unknown, or they are several.
+    """
     precision, *others = precisions_from(name)
     if others:
         raise UsageError("a session computes in one precision", got=repr(name))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from tiedexport import atomic
 from tiedexport.bundle import MANIFEST
 from tiedexport.errors import UsageError
-from tiedexport.package import Packaged
+from tiedexport.package import Packaged, triton_server
 from tiedexport.package.triton_config import Value, Word, text
 
 if TYPE_CHECKING:
@@ -116,9 +116,7 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
                     backend.fill(stage, staging, whole)
     loaded = tuple(folder.name for folder in models.values())
     if options.server is not None:
-        from tiedexport.package.triton_server import load
-
-        load(options.server, loaded)
+        triton_server.load(options.server, loaded)
     command = ("tritonserver", f"--model-repository={output.resolve()}")
     explicit = ("--model-control-mode=explicit", "--load-model=*")
     return Packaged(output, loaded, version, shlex.join([*command, *explicit]))
@@ -149,6 +147,8 @@ def _refuse_mistakes(options: Options) -> None:
     if options.runtime != "auto":
         runtime_named(options.runtime)
     refuse_threads(options.threads)
+    if options.server is not None:
+        triton_server.refuse_no_url(options.server)
     smallest = min(options.instances, options.max_batch, *options.preferred_batch)
     if smallest < 1 or options.queue_delay_us < 0:
         raise UsageError("a batch, an instance and a wait cannot be of nothing", got=options)

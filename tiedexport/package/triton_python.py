@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tiedexport.package.triton import BUNDLE
 from tiedexport.package.triton_config import Value, parameters, tensor, warm_up
-from tiedexport.spec import precisions_from
+from tiedexport.session import one_precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,7 @@ class Backend:
     def __init__(self, bundle: Bundle, options: Options) -> None:
         self._bundle, self._options = bundle, options
         if options.precision is not None:
-            for precision in precisions_from(options.precision):
-                bundle.weights_path(precision)  # refuses one that it does not hold
+            bundle.weights_path(one_precision(options.precision))  # refuses what it does not hold
 
     def config(self, stage: str) -> dict[str, Value]:
         """As the protocol says."""

@@ -26,10 +26,7 @@ def load(server: str, models: Sequence[str]) -> None:
     Raises:
         MissingRuntimeError: nobody answers there.
         RuntimeFailedError: the server could not load a model; those after it stay as they were.
-        UsageError: that is no URL.
     """
-    if urlsplit(server).scheme not in ("http", "https"):
-        raise UsageError("not the URL of a server", got=repr(server), expected="http://HOST:8000")
     for model in models:
         place = f"{server.rstrip('/')}/v2/repository/models/{model}/load"
         try:
@@ -43,7 +40,22 @@ def load(server: str, models: Sequence[str]) -> None:
                 hint="tritonserver --model-control-mode=explicit is what can be told",
             ) from error
         except OSError as error:
-            raise MissingRuntimeError("no server answers", where=server, got=str(error)) from error
+            raise MissingRuntimeError(
+                "no server answers",
+                where=server,
+                got=str(error),
+                hint="all is written: start the server, or repeat the command when it runs",
+            ) from error
+
+
+def refuse_no_url(server: str) -> None:
+    """Refuse what is no URL.
+
+    Raises:
+        UsageError: it is not one of HTTP.
+    """
+    if urlsplit(server).scheme not in ("http", "https"):
+        raise UsageError("not the URL of a server", got=repr(server), expected="http://HOST:8000")
 
 
 def _told(error: urllib.error.HTTPError) -> str:
