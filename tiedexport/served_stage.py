@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tiedexport.bundle import Bundle
-    from tiedexport.spec import StageSpec
+    from tiedexport.spec import Precision, StageSpec
     from tiedexport.triton_client import Question, ServedModel, TritonClient
 
 _INPUTS = 8
@@ -67,7 +66,7 @@ class Target:
         return f"{count} of {within.size} outputs beyond their bound" if count else ""
 
 
-def target(
+async def target(
     bundle: Bundle,
     stage: StageSpec,
     batch: int,
@@ -75,7 +74,10 @@ def target(
     served: ServedModel,
     server: str,
 ) -> Target:
-    """What to ask of a stage and what should be answered.
+    """What to ask of a stage and what is answered, in the precision that the server computes in.
+
+    Where the server does not tell which, it is the most precise one whose bounds hold. Every
+    question is asked once: the answers tell whether the server has this bundle's weights.
 
     Args:
         bundle: whose golden samples are asked for.
@@ -86,26 +88,62 @@ def target(
         server: its name and version.
 
     Raises:
-        BadInputError: the model has other inputs or outputs.
+        BadInputError: the model has other inputs or outputs, or an answer is beyond its bound.
+        RequestFailedError: the server does not answer.
     """
     _refuse_other_tensors(stage, served, client.url)
-    told = served.parameters.get("precision", "")
-    held = bundle.manifest.precisions
-    precision = next((kind for kind in held if kind == told), held[0])
+    held = sorted(bundle.manifest.precisions, key=lambda kind: kind.unit_roundoff)
+    told = [kind for kind in held if kind == served.parameters.get("precision")]
+    for precision in told or held:
+        found = _target(bundle, stage, batch, client, served, server, precision)
+        if not (why := await _beyond_bounds(found)):
+            return found
+    raise BadInputError(
+        "the server's answers are not those of this bundle",
+        where=f"{client.url}: {served.name}",
+        got=why,
+        expected=f"the golden values of {bundle.path.name} within verify's bounds",
+        hint="name the bundle that is served, or serve this one: tiedexport package",
+    )
+
+
+async def _beyond_bounds(asked: Target) -> str:
+    """What is wrong with the answers to every question; "" where nothing is."""
+    for number in range(_INPUTS):
+        reply = await asked.ask(number)
+        if reply.verdict == "failed":
+            raise RequestFailedError(
+                "the server failed the first requests",
+                where=f"{asked.client.url}: {asked.questions[0].model}",
+                got=reply.why,
+            )
+        if reply.verdict == "different":
+            return reply.why
+    return ""
+
+
+def _target(
+    bundle: Bundle,
+    stage: StageSpec,
+    batch: int,
+    client: TritonClient,
+    served: ServedModel,
+    server: str,
+    precision: Precision,
+) -> Target:
     runtime = all_runtimes().get(served.parameters.get("runtime", ""))
     # A server that does not tell promises no sums wider than what it computes in.
     accumulation = runtime.accumulation.get(precision, precision) if runtime else precision
     *_, expected = layerwise.expected(bundle, stage, precision, accumulation)
     bound = expected.bounded.bound
-    low, high = expected.golden - bound, expected.golden + bound
     samples = golden_inputs(bundle, stage, batch + _INPUTS - 1)
     ask = partial(client.question, served.name, output=stage.outputs[0].name)
     name = stage.inputs[0].name
     return Target(
         client,
         [ask(feeds={name: samples[first : first + batch]}) for first in range(_INPUTS)],
-        list(_windows(low, batch)),
-        list(_windows(high, batch)),
+        list(_windows(expected.golden - bound, batch)),
+        list(_windows(expected.golden + bound, batch)),
         ServerLoad(
             runtime=f"{server.partition(' ')[0]} over {client.protocol}",
             stage=stage.name,
@@ -135,33 +173,3 @@ def _refuse_other_tensors(stage: StageSpec, served: ServedModel, url: str) -> No
                 expected=f"{spec.name}: {wanted[0]}{list(wanted[1])}",
                 hint="name the models with --model, or the bundle that is served",
             )
-
-
-async def refuse_another(asked: Target, bundle: Bundle) -> None:
-    """Ask every question once: the answers tell whether the server has this bundle's weights.
-
-    Raises:
-        BadInputError: an answer is beyond its bound.
-        RequestFailedError: the server does not answer.
-    """
-    for number in range(_INPUTS):
-        reply = await asked.ask(number)
-        if reply.verdict == "different":
-            raise BadInputError(
-                "the server's answers are not those of this bundle",
-                where=f"{asked.client.url}: {asked.questions[0].model}",
-                got=reply.why,
-                expected=f"the golden values of {bundle.path.name} within verify's bounds",
-                hint="serve it: tiedexport package NAME.tied --format triton -o REPOSITORY",
-            )
-        if reply.verdict == "failed":
-            raise RequestFailedError(
-                "the server failed the first requests",
-                where=f"{asked.client.url}: {asked.questions[0].model}",
-                got=reply.why,
-            )
-
-
-def model_name(base: str, stage: str) -> str:
-    """The name under which a stage of a bundle is served."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{base}_{stage}")

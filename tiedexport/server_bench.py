@@ -25,10 +25,11 @@ from tiedexport.open_loop import (
     saturated,
     summed_up,
 )
+from tiedexport.package.triton import model_name
 from tiedexport.progress import Progress
 from tiedexport.results.server import ServerLoad, ServerResult
 from tiedexport.runtimes import all_runtimes
-from tiedexport.served_stage import Target, model_name, refuse_another, target
+from tiedexport.served_stage import Target, target
 from tiedexport.spec import STAGE_OF_VERB, Precision, StageSpec
 from tiedexport.triton_client import TritonClient
 
@@ -98,8 +99,8 @@ def server_bench(
     refuse_batches(batch)
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     stages = [bundle.manifest.stage(STAGE_OF_VERB.get(name, name)) for name in stage]
-    base = model or bundle.manifest.name
-    models = {one.name: model_name(base, one.name) for one in stages}
+    base = model_name(model or bundle.manifest.name)
+    models = {one.name: f"{base}_{one.name}" for one in stages}
     way = _Way(callers=callers, rates=rates, duration_s=duration_s, arrivals=arrivals)
     progress = progress or Progress(quiet=True)
     with progress.task("server", len(stages) * len(batch)) as task:
@@ -182,8 +183,7 @@ async def _all_rows(
         served = {stage.name: await client.model(models[stage.name]) for stage in stages}
         for stage in stages:
             for size in batches:
-                found = target(bundle, stage, size, client, served[stage.name], server)
-                await refuse_another(found, bundle)
+                found = await target(bundle, stage, size, client, served[stage.name], server)
                 rows += await _rows(found, way)
                 task.advance(note=f"{stage.name}, batch {size}")
     told = {one.parameters.get("runtime", "") for one in served.values()}
