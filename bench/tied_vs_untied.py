@@ -131,7 +131,7 @@ def _trainer(path: Path) -> Trainer:
     training = replace(recipe.training, epochs=10**6, shift=0)
     recipe = replace(recipe, training=training)
     samples = torch.rand(training.batch_size * STEPS_A_ROUND, recipe.config.widths[0])
-    return Trainer(recipe, SamplesInMemory(samples, training), torch.device("cpu"))
+    return Trainer(recipe, SamplesInMemory(samples, training))
 
 
 def _steps(trainers: Mapping[str, Trainer], rounds: int) -> dict[str, float]:

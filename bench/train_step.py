@@ -35,7 +35,7 @@ def main() -> None:
     training = msgspec.structs.replace(recipe.training, batch_size=batch, epochs=10**6, shift=0)
     recipe = msgspec.structs.replace(recipe, training=training)
     samples = torch.rand(batch * STEPS_A_ROUND, recipe.config.widths[0])
-    trainer = Trainer(recipe, SamplesInMemory(samples, training), torch.device("cpu"))
+    trainer = Trainer(recipe, SamplesInMemory(samples, training))
     bare = BareLoop(recipe.config.widths, samples, batch, training.learning_rate)
     figures = take_turns(lambda: trainer.train_epoch(0), bare.epoch, arguments.rounds)
     for name in ("ours_s", "theirs_s"):

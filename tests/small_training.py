@@ -89,7 +89,7 @@ class SmallTraining:
     def trainer(self) -> Trainer:
         recipe = load_recipe(self.recipe())
         samples = SamplesInMemory(self.samples(), recipe.training)
-        return Trainer(recipe, samples, torch.device("cpu"))
+        return Trainer(recipe, samples)
 
 
 def _toml(value: Any) -> str:

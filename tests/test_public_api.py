@@ -11,7 +11,7 @@ import pytest
 import tiedexport
 
 VERBS = {
-    "train.train": "recipe output data epochs device resume seed progress",
+    "train.train": "recipe output data epochs device resume seed shard save_every progress",
     "export.build": "model output progress options",
     "verify.verify": "bundle runtime require stage precision layers data "
     "save_inputs save_outputs load_outputs progress",

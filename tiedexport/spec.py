@@ -136,8 +136,11 @@ class DataRecord(Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class TrainingRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a model came to be: its recipe, its data, and what it reached on data it had not seen."""
+class TrainingRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a model came to be: its recipe, its data, and what it reached on data it had not seen.
+
+    `processes` is how many trained it at the end, `sharded` whether each held a part of it.
+    """
 
     recipe: dict[str, Any]
     data: DataRecord
@@ -152,6 +155,8 @@ class TrainingRecord(Struct, frozen=True, forbid_unknown_fields=True):
     train_loss_history: tuple[float, ...]
     validation_rmse_history: tuple[float, ...]
     seconds: float
+    processes: int = 1
+    sharded: bool = False
 
 
 def precisions_from(names: str | Iterable[str | Precision]) -> tuple[Precision, ...]:

@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tiedexport.checkpoint import Checkpoint, load_checkpoint, load_safely, save_checkpoint
+from tiedexport.checkpoint import load_checkpoint, load_safely, save_checkpoint
 from tiedexport.progress import Progress
 from tiedexport.results import TrainResult
 from tiedexport.spec import TrainingRecord
 from tiedexport.training.baselines import parameter_counts, pca_rmse
+from tiedexport.training.epochs import checkpoint_of, train_epochs
+from tiedexport.training.group import Group, device_named, joined, naming_process, restarted
 from tiedexport.training.job import Job, job_from, refuse_to_lose
 from tiedexport.training.pictures import draw
-from tiedexport.training.resume import History, load_resume, save_resume
-from tiedexport.training.samples import SamplesInMemory
+from tiedexport.training.resume import History, load_resume, remove_resume
+from tiedexport.training.samples import Part, SamplesInMemory
 from tiedexport.training.trainer import Trainer, rmse
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tiedexport.recipe import Recipe
-
-CHECKPOINT_SAMPLES = 32
-"""How many test inputs travel with a checkpoint."""
 
 ALARMING_RATIO = 2
 """Above this multiple of PCA's test RMSE the summary advises to train differently."""
@@ -40,12 +38,18 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     resume: bool = False,
     seed: int | None = None,
+    shard: bool = False,
+    save_every: int | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a recipe's model; the checkpoint holds the weights of the best validation RMSE.
 
     Until the training is finished `OUTPUT.resume` holds its state after each whole epoch. A
     checkpoint that is there when a training starts anew is kept as `OUTPUT.previous`.
+
+    In processes that torchrun started, each calls this with the same arguments: they train one
+    model on one batch, of which each takes a part. All have to see the folder of `output`. One that
+    was started in the place of a dead one goes on from `OUTPUT.resume` by itself.
 
     Args:
         recipe: a TOML file.
@@ -56,7 +60,10 @@ def train(
         resume: go on with an unfinished training; on a CPU the final weights are bit-identical
             to those of a training that was never stopped.
         seed: in place of the recipe's training seed; the data stays the same.
-        progress: where to show progress; standard error by default.
+        shard: let each process hold a part of the weights, gradients and moments only (FSDP2).
+        save_every: save the state also after every so many steps of an epoch.
+        progress: where to show progress; standard error by default. Of many processes the first
+            one shows it.
 
     Raises:
         RecipeError: the recipe is invalid, does not fit the data, or makes the training diverge.
@@ -64,23 +71,22 @@ def train(
         UsageError: the arguments contradict each other or the unfinished training, or the output
             would overwrite something else than a checkpoint or cannot be written.
         MissingRuntimeError: `device` is "cuda" and there is none.
+        RuntimeFailedError: a step failed in one of many processes, or they cannot be connected.
     """
     started_s = time.monotonic()
-    progress = progress or Progress()
-    job = job_from(recipe, output, data, epochs, device, seed)
-    if not resume:
-        refuse_to_lose(job)
-    if resume and (record := _finished(job)):
-        progress.say(f"{job.output}: this training is finished already")
-    else:
-        samples = SamplesInMemory(job.samples("train").to(job.device), job.recipe.training)
-        trainer = Trainer(job.recipe, samples, job.device, job.data.record.sample_shape)
-        history = _starting_point(job, trainer, resume, progress)
-        try:
-            record = _run(job, trainer, history, progress)
-        except KeyboardInterrupt:
-            progress.say(_farewell(job))
-            raise
+    resume = resume or restarted()
+    with joined(device, shard=shard) as group:
+        progress = progress if progress and group.leads else Progress(quiet=not group.leads)
+        job = job_from(recipe, output, data, epochs, device, seed, group, save_every)
+        if not resume:
+            refuse_to_lose(job)
+        with naming_process(group):
+            group.wait()  # until all have looked at the files that the first one will replace
+            record = _finished(job) if resume else None
+            if record:
+                progress.say(f"{job.output}: this training is finished already")
+            else:
+                record = _trained(job, resume, progress)
     pictures = tuple(str(picture) for picture in job.pictures if picture.exists())
     return TrainResult(str(job.output), record, pictures, time.monotonic() - started_s)
 
@@ -94,13 +100,17 @@ def plan(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     resume: bool = False,
     seed: int | None = None,
+    shard: bool = False,
+    save_every: int | None = None,
+    processes: int = 1,
 ) -> str:
-    """What `train` would do with these arguments, as text; nothing is written.
+    """What `train` would do with these arguments, in so many processes, as text; writes nothing.
 
     Raises:
         RecipeError, DataError, UsageError, MissingRuntimeError: as `train`.
     """
-    job = job_from(recipe, output, data, epochs, device, seed)
+    group = Group(Part(0, processes), device_named(device), shard)
+    job = job_from(recipe, output, data, epochs, device, seed, group, save_every)
     if not resume:
         refuse_to_lose(job)
     settings, record = job.recipe.training, job.data.record
@@ -109,7 +119,7 @@ def plan(
     parameters, untied_parameters = parameter_counts(job.recipe)
     kept = f"; the checkpoint that is there becomes {job.previous}" if job.output.exists() else ""
     start = (
-        f"from the last whole epoch of {job.resume_file}"
+        f"from the state in {job.resume_file}"
         if job.resume_file.exists()
         else f"from the beginning{kept}"
     )
@@ -120,11 +130,24 @@ def plan(
         f"on, {record.validation:,} to validate, {record.test:,} to test",
         "training": ", ".join(f"{name} {value}" for name, value in tables["training"].items()),
         "steps": f"{settings.epochs} epochs of {steps:,} on {job.device.type}",
+        "processes": _sharing(group, min(settings.batch_size, record.train)),
         "starts": start,
         "writes": ", ".join(map(str, (job.output, *job.pictures, job.folder / "events.*")))
         + f"; while it trains {job.resume_file}",
     }
     return "\n".join(f"{name + ':':<12}{line}" for name, line in lines.items())
+
+
+def _sharing(group: Group, batch_size: int) -> str:
+    """Who does what of a batch."""
+    processes = group.part.processes
+    most = max(
+        len(range(batch_size)[Part(i, processes).rows(batch_size)]) for i in range(processes)
+    )
+    held = "a part of the model in each (FSDP2)" if group.shard else "the whole model in each (DDP)"
+    if processes == 1 and not group.shard:
+        return "1"
+    return f"{processes} over {group.backend}, at most {most:,} rows of a batch and {held}"
 
 
 def summary(result: TrainResult) -> str:
@@ -159,14 +182,31 @@ def _finished(job: Job) -> TrainingRecord | None:
     return record if same else None
 
 
+def _trained(job: Job, resume: bool, progress: Progress) -> TrainingRecord:
+    samples = SamplesInMemory(
+        job.samples("train").to(job.device), job.recipe.training, job.group.part
+    )
+    trainer = Trainer(job.recipe, samples, job.group, job.data.record.sample_shape)
+    history = _starting_point(job, trainer, resume, progress)
+    try:
+        return _run(job, trainer, history, progress)
+    except KeyboardInterrupt:
+        progress.say(_farewell(job))
+        raise
+
+
 def _starting_point(job: Job, trainer: Trainer, resume: bool, progress: Progress) -> History:
     if job.resume_file.exists():
         history = load_resume(job.resume_file, trainer, job.data.record)
-        progress.say(f"going on after epoch {history.epochs} of {job.recipe.training.epochs}")
+        within = f" and {trainer.steps_done} steps" if trainer.steps_done else ""
+        progress.say(
+            f"going on after epoch {history.epochs}{within} of {job.recipe.training.epochs}"
+        )
         return history
     if resume:
         progress.say(f"nothing to go on from ({job.resume_file} is not there): starting anew")
-    _keep_previous(job, progress)
+    if job.group.leads:
+        _keep_previous(job, progress)
     return History()
 
 
@@ -183,14 +223,23 @@ def _keep_previous(job: Job, progress: Progress) -> None:
 def _farewell(job: Job) -> str:
     if job.resume_file.exists():
         return f"stopped; to go on: {job.resume_command}"
-    return "stopped before the first epoch was done: there is nothing to go on from"
+    return "stopped before anything was saved: there is nothing to go on from"
 
 
 def _run(job: Job, trainer: Trainer, history: History, progress: Progress) -> TrainingRecord:
     """From the starting point to the end; the resume file goes when everything else is there."""
-    _train_epochs(job, trainer, history, progress)
+    train_epochs(job, trainer, history, progress)
+    if job.group.leads:
+        _finish(job, trainer, history)
+    job.group.wait()
+    record = load_checkpoint(job.output).training
+    assert record is not None  # as the first process has just written it
+    return record
+
+
+def _finish(job: Job, trainer: Trainer, history: History) -> None:
     record = _record(job, history)
-    checkpoint = _checkpoint(job, history, record)
+    checkpoint = checkpoint_of(job, history, record)
     save_checkpoint(job.output, checkpoint)
     draw(
         job.folder,
@@ -198,65 +247,12 @@ def _run(job: Job, trainer: Trainer, history: History, progress: Progress) -> Tr
         record,
         lambda epoch: trainer.learning_rate(epoch * trainer.steps_per_epoch),
     )
-    job.resume_file.unlink()
-    return record
-
-
-def _train_epochs(job: Job, trainer: Trainer, history: History, progress: Progress) -> None:
-    settings = job.recipe.training
-    validation = job.samples("validation").to(job.device)
-    steps = trainer.steps_per_epoch
-    with progress.task("training", settings.epochs * steps, done=history.epochs * steps) as task:
-        while not _is_over(job.recipe, history):
-            started_s = time.monotonic()
-            loss = trainer.train_epoch(history.epochs, task.advance)
-            validation_rmse = rmse(trainer.module, validation)
-            trainer.refuse_divergence(history.epochs, loss, validation_rmse)
-            history.train_loss.append(loss)
-            history.validation_rmse.append(validation_rmse)
-            if history.best_epoch == history.epochs:
-                weights = trainer.module.state_dict()
-                history.best_weights = {k: w.cpu().clone() for k, w in weights.items()}
-                # Before the resume file: killed in between, the epoch is done again, identically.
-                save_checkpoint(job.output, _checkpoint(job, history, None))
-            history.seconds += time.monotonic() - started_s
-            save_resume(job.resume_file, trainer, job.data.record, history)
-            task.advance(
-                0,
-                note=f"epoch {history.epochs}, loss {loss:.4f}, validation RMSE "
-                f"{validation_rmse:.4f} (best {min(history.validation_rmse):.4f})",
-            )
-    if history.epochs < settings.epochs:
-        progress.say(
-            f"stopped early: no better validation RMSE in {settings.patience} epochs "
-            f"after epoch {history.best_epoch}"
-        )
-
-
-def _is_over(recipe: Recipe, history: History) -> bool:
-    if not history.epochs:
-        return False
-    patience = recipe.training.patience
-    stale = patience > 0 and history.epochs - history.best_epoch >= patience
-    return stale or history.epochs >= recipe.training.epochs
-
-
-def _checkpoint(job: Job, history: History, record: TrainingRecord | None) -> Checkpoint:
-    """The best weights; without a record as long as the training is not finished."""
-    return Checkpoint(
-        family=job.recipe.family,
-        config=job.recipe.config,
-        state=history.best_weights,
-        sample_shape=job.data.record.sample_shape,
-        # A copy: torch.save writes the whole storage of a view.
-        samples=job.samples("test")[:CHECKPOINT_SAMPLES].clone(),
-        training=record,
-    )
+    remove_resume(job.resume_file)
 
 
 def _record(job: Job, history: History) -> TrainingRecord:
     """The figures of a finished training; the one place that looks at the test set."""
-    module = _checkpoint(job, history, None).module()
+    module = checkpoint_of(job, history, None).module()
     test = job.samples("test")
     with torch.no_grad():
         code_size = module.encode(test[:1]).numel()
@@ -268,11 +264,13 @@ def _record(job: Job, history: History) -> TrainingRecord:
         seed=job.recipe.training.seed,
         best_epoch=history.best_epoch,
         validation_rmse=min(history.validation_rmse),
-        test_rmse=rmse(module.to(job.device), test),
+        test_rmse=rmse(module.to(job.device), test, Group(Part(), job.device)),
         pca_test_rmse=pca_rmse(job.data.train, job.data.test, code_size),
         parameters=parameters,
         untied_parameters=untied_parameters,
         train_loss_history=tuple(history.train_loss),
         validation_rmse_history=tuple(history.validation_rmse),
         seconds=history.seconds,
+        processes=job.group.part.processes,
+        sharded=job.group.shard,
     )

@@ -12,7 +12,7 @@ import msgspec
 import torch
 
 from tiedexport import data as datasets
-from tiedexport.errors import MissingRuntimeError, RecipeError, UsageError
+from tiedexport.errors import RecipeError, UsageError
 from tiedexport.recipe import Recipe, load_recipe
 from tiedexport.training.pictures import CURVES, RECONSTRUCTIONS
 from tiedexport.training.preflight import refuse_model_without_memory, refuse_output
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from tiedexport.training.group import Group
+
 
 @dataclass(frozen=True)
 class Job:
@@ -30,16 +32,24 @@ class Job:
 
     Attributes:
         input_shape: of one sample as the model takes it; the data's own shape may differ.
+        group: where to train and with whom.
         output: the checkpoint to write.
+        save_every: after how many steps of an epoch its state is saved; None: when it is over.
         resume_command: what to type to go on with this training once it was stopped.
     """
 
     recipe: Recipe
     data: datasets.DataSet
     input_shape: tuple[int, ...]
-    device: torch.device
+    group: Group
     output: Path
+    save_every: int | None
     resume_command: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains."""
+        return self.group.device
 
     @property
     def resume_file(self) -> Path:
@@ -76,8 +86,12 @@ def job_from(
     epochs: int | None,
     device: str,
     seed: int | None,
+    group: Group,
+    save_every: int | None,
 ) -> Job:
     """Check the arguments of `tiedexport.train.train`, which describes them, and load the data.
+
+    `group` has the device that `device` stands for.
 
     Raises:
         RecipeError, DataError, UsageError, MissingRuntimeError: as there.
@@ -86,15 +100,25 @@ def job_from(
     checked = load_recipe(recipe).with_changes(data=data, epochs=epochs, seed=seed)
     if data is None:
         checked = _with_data_beside(checked)
-    where = _device_named(device)
+    if save_every is not None and save_every < 1:
+        raise UsageError("save_every is too small", got=save_every, expected="at least 1")
     with torch.device("meta"):
         module = initial_module(checked)
-    refuse_model_without_memory(module, where, f"{recipe}: model")
+    refuse_model_without_memory(module, group.device, f"{recipe}: model")
     command = ["tiedexport", "train", str(recipe), "-o", str(output), "--resume"]
-    changes = {"data": data, "epochs": epochs, "seed": seed, "device": device}
+    changes = {
+        "data": data,
+        "epochs": epochs,
+        "seed": seed,
+        "device": None if device == "auto" else device,
+        "save-every": save_every,
+        "nproc": group.part.processes if group.part.processes > 1 else None,
+    }
     for name, value in changes.items():
-        if value not in (None, "auto"):
+        if value is not None:
             command += [f"--{name}", str(value)]
+    if group.shard:
+        command.append("--shard")
     section = checked.data
     refuse_output(path, path.with_suffix(".training") if path.name else path)
     loaded = datasets.load(
@@ -102,7 +126,7 @@ def job_from(
     )
     _refuse_misfit(checked, loaded.record.sample_shape, module.input_shape)
     _refuse_shift(checked, loaded.record.sample_shape)
-    return Job(checked, loaded, module.input_shape, where, path, shlex.join(command))
+    return Job(checked, loaded, module.input_shape, group, path, save_every, shlex.join(command))
 
 
 def refuse_to_lose(job: Job) -> None:
@@ -127,20 +151,6 @@ def _with_data_beside(recipe: Recipe) -> Recipe:
         return recipe
     section = msgspec.structs.replace(recipe.data, source=str(beside))
     return msgspec.structs.replace(recipe, data=section)
-
-
-def _device_named(name: str) -> torch.device:
-    present = torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError("unknown device", got=repr(name), expected="auto, cpu, cuda")
-    if name == "cuda" and not present:
-        raise MissingRuntimeError(
-            "this PyTorch sees no GPU",
-            got=f"torch {torch.__version__}",
-            expected="a CUDA device and a CUDA build of torch",
-            hint="train on the processor: --device cpu",
-        )
-    return torch.device("cuda" if present and name != "cpu" else "cpu")
 
 
 def _refuse_misfit(

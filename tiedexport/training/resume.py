@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
 
 from tiedexport.checkpoint import load_safely, save_atomically
 from tiedexport.errors import CheckpointError, UsageError
+from tiedexport.training.shards import Rows, folder_of, remove_others, write_shards
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from tiedexport.spec import DataRecord
     from tiedexport.training.trainer import Trainer
 
-FORMAT = "tiedexport resume 1"
+FORMAT = "tiedexport resume 2"
 
 
 @dataclass
@@ -50,20 +53,40 @@ class History:
 
 
 def save_resume(path: Path, trainer: Trainer, data: DataRecord, history: History) -> None:
-    """Write everything that the next epoch depends on, atomically."""
-    save_atomically(
-        path,
-        {
-            "format": FORMAT,
-            "identity": _identity(trainer.recipe, data),
-            "trainer": trainer.state(),
-            "history": vars(history),
-        },
-    )
+    """Write everything that the next step depends on, atomically: the old state or the new one.
+
+    Every process has to call this after the same step. Rows that a process alone has go into a
+    file of its own, in a folder beside `path` that all have to see.
+    """
+    state = trainer.state()
+    shards = []
+    if trainer.group.shard:
+        moment = f"{history.epochs}-{trainer.steps_done}"
+        shards = write_shards(folder_of(path), moment, state["tensors"], trainer.group)
+    if trainer.group.leads:
+        tensors = {k: t.detach() for k, t in state["tensors"].items() if not isinstance(t, DTensor)}
+        save_atomically(
+            path,
+            {
+                "format": FORMAT,
+                "identity": _identity(trainer.recipe, data),
+                "trainer": state | {"tensors": tensors},
+                "shards": shards,
+                "history": vars(history),
+            },
+        )
+        remove_others(folder_of(path), shards)
+    trainer.group.wait()
+
+
+def remove_resume(path: Path) -> None:
+    """Remove what `save_resume` wrote."""
+    path.unlink(missing_ok=True)
+    remove_others(folder_of(path), ())
 
 
 def load_resume(path: Path, trainer: Trainer, data: DataRecord) -> History:
-    """Put the trainer where the file left off.
+    """Put the trainer where the file left off, whichever number of processes left it.
 
     Raises:
         UsageError: the file belongs to another recipe, other data, or another seed.
@@ -71,8 +94,7 @@ def load_resume(path: Path, trainer: Trainer, data: DataRecord) -> History:
     """
     anew = f"start anew: rm {path}, and train without --resume"
     try:
-        # A copy, because the loaded tensors are views of a file that the next epoch replaces.
-        payload = copy.deepcopy(load_safely(path))
+        payload = load_safely(path)
     except CheckpointError as error:
         raise CheckpointError(
             "the resume file cannot be read", where=path, got=error.got or error.what, hint=anew
@@ -87,9 +109,15 @@ def load_resume(path: Path, trainer: Trainer, data: DataRecord) -> History:
         )
     try:
         _refuse_another(path, payload["identity"], _identity(trainer.recipe, data))
-        trainer.restore(payload["trainer"])
-        return History(**payload["history"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        state = payload["trainer"]
+        trainer.restore(state, Rows(state["tensors"], folder_of(path), payload["shards"]))
+        # A copy, because the loaded tensors are views of a file that is replaced.
+        return History(**copy.deepcopy(payload["history"]))
+    except CheckpointError as error:
+        raise CheckpointError(
+            error.what, where=error.where, got=error.got, expected=error.expected, hint=anew
+        ) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             "a damaged resume file",
             where=path,

@@ -7,13 +7,16 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tiedexport.errors import RecipeError
 from tiedexport.families import StagedModule, family_named
+from tiedexport.training.group import ALONE, Group
+from tiedexport.training.parallel import distributed_over, whole
 from tiedexport.training.samples import NOISE, SHIFT, Batch, Samples, generator
 from tiedexport.training.shift import Shift
+from tiedexport.training.state import Position, fill, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,59 +40,74 @@ class Trainer:
     Args:
         recipe: family, configuration, and how to train.
         samples: what an epoch takes.
-        device: where to train.
+        group: where to train and with whom; each of them makes a trainer of its own.
         sample_shape: of one sample as the data has it; needed where the recipe shifts images.
+        dtype: of weights and samples; float64 tells rounding from mistakes.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         samples: Samples,
-        device: torch.device,
+        group: Group = ALONE,
         sample_shape: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.recipe = recipe
-        self.device = device
-        self.module = initial_module(recipe).to(device)
         self.samples = samples
+        self.group = group
+        self.module = initial_module(recipe).to(group.device, dtype)
+        self._logits = distributed_over(group, self.module)
+        self._dtype = dtype
         settings = recipe.training
         self._shift = Shift(sample_shape, settings.shift) if settings.shift else None
         self.steps_per_epoch = math.ceil(samples.count / settings.batch_size)
+        self._position: Position | None = None
         self.optimizer = _OPTIMIZERS[settings.optimizer](
             self.module.parameters(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        half = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        half = group.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self._autocast_dtype = torch.float16 if half else torch.bfloat16
-        self._scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self._scaler = torch.amp.GradScaler(group.device.type, enabled=half)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the epoch that is not over yet."""
+        return self._position.steps if self._position else 0
 
     def train_epoch(self, epoch: int, on_step: Callable[[], object] = lambda: None) -> float:
         """Take every sample once, in an order that `epoch` (from 0) decides.
+
+        After `restore` it goes on where the state was within the epoch.
 
         Args:
             epoch: how many epochs came before.
             on_step: called after each step.
 
         Returns:
-            The loss, averaged over the samples.
+            The loss, averaged over the samples of all processes.
         """
         self.module.train()
-        noise_generator = self._generator(epoch, NOISE, self.device.type)
-        loss_sum = torch.zeros((), device=self.device)
+        position = self._position = self._position or self._start_of(epoch)
         first_step = epoch * self.steps_per_epoch
-        with closing(self.samples.batches(epoch)) as batches:
-            moved = zip(batches, self._offsets(epoch), strict=True)
-            for step, (batch, offset) in enumerate(moved, first_step):
-                clean = batch.clean.to(self.device)
+        offsets = self._offsets(epoch)
+        with closing(self.samples.batches(epoch, position.steps)) as batches:
+            for batch in batches:
+                clean = batch.clean.to(self.group.device, self._dtype)
                 if self._shift is not None:
-                    clean = self._shift.moved(clean, offset)
-                loss = self.step(batch._replace(clean=clean), step, noise_generator)
-                loss_sum += loss * len(clean)
+                    clean = self._shift.moved(clean, offsets[position.steps])
+                moved = batch._replace(clean=clean)
+                loss = self.step(moved, first_step + position.steps, position.noise)
+                position.loss_sum += loss * len(clean)
+                position.steps += 1
                 on_step()
+        self._position = None
         # The one place of an epoch that waits for the device.
-        return float(loss_sum) / self.samples.count
+        return float(self.group.sum(position.loss_sum)) / self.samples.count
 
     def step(self, batch: Batch, step: int, noise_generator: torch.Generator) -> Tensor:
         """One step of the optimizer; the mean loss of this process's rows, detached."""
@@ -97,15 +115,22 @@ class Trainer:
             group["lr"] = self.learning_rate(step)
         self.optimizer.zero_grad()
         noisy = self._noisy(batch, noise_generator)
-        with torch.autocast(
-            self.device.type, self._autocast_dtype, enabled=self.device.type == "cuda"
-        ):
-            logits = self.module.decode_to_logits(self.module.encode(noisy))
-        loss = self._loss(logits.float(), batch.clean)
-        torch.autograd.backward(self._scaler.scale(loss))
+        device_type = self.group.device.type
+        with torch.autocast(device_type, self._autocast_dtype, enabled=device_type == "cuda"):
+            logits = self._logits(noisy)
+        loss = self._loss(logits.to(self._dtype), batch.clean)
+        # Gradients become means over processes, however many rows each has: make it over rows.
+        share = len(batch.clean) * self.group.part.processes / batch.size
+        torch.autograd.backward(self._scaler.scale(loss * share))
         self._scaler.step(self.optimizer)
         self._scaler.update()
         return loss.detach()
+
+    def rmse(self, samples: Tensor) -> float:
+        """As the function `rmse`, of the model as it is now; each process takes a part."""
+        self.module.eval()
+        samples = samples.to(self._dtype)
+        return rmse(lambda x: self.module.activate_output(self._logits(x)), samples, self.group)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training.
@@ -139,22 +164,43 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Any]:
-        """What the next epoch depends on, besides the recipe and the data: views, no copies."""
+        """What the next step depends on, besides the recipe and the data: views, no copies.
+
+        Every process has to ask for it after the same step.
+        """
         return {
-            "weights": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "tensors": tensors_of(self.module, self.optimizer),
             "scaler": self._scaler.state_dict(),
+            "position": self._position and self._position.state(self.group),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state; its tensors are the trainer's from now on.
+    def restore(self, state: dict[str, Any], rows: Callable[[str, slice], Tensor]) -> None:
+        """Go on from a state, whichever number of processes it comes from.
+
+        Args:
+            state: as `state` gives it.
+            rows: some rows of one of its tensors; all of one that has no rows.
 
         Raises:
             KeyError, ValueError, RuntimeError: the state is of another model.
         """
-        self.module.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        fill(self.module, self.optimizer, self.group, rows)
         self._scaler.load_state_dict(state["scaler"])
+        position = state["position"]
+        self._position = position and Position.restored(position, self.group)
+
+    def weights(self) -> dict[str, Tensor]:
+        """As a checkpoint has them: whole copies on the CPU. Every process has to ask for them."""
+        copies: dict[int, Tensor] = {}
+        for tensor in (state := self.module.state_dict(keep_vars=True)).values():
+            if id(tensor) not in copies:
+                copies[id(tensor)] = whole(tensor)
+        return {name: copies[id(tensor)] for name, tensor in state.items()}
+
+    def _start_of(self, epoch: int) -> Position:
+        device = self.group.device
+        noise = self._generator(epoch, NOISE, device.type)
+        return Position(noise, torch.zeros((), dtype=self._dtype, device=device))
 
     def _offsets(self, epoch: int) -> list[list[int]]:
         """How far each batch of an epoch is moved."""
@@ -169,12 +215,14 @@ class Trainer:
             return batch.clean
         draw = torch.rand if noise.kind == "masking" else torch.randn
         shape = (batch.size, *batch.clean.shape[1:])
-        drawn = draw(shape, generator=noise_generator, device=self.device)[batch.rows]
+        drawn = draw(shape, generator=noise_generator, device=self.group.device)[batch.rows]
         if noise.kind == "masking":
             return batch.clean * (drawn >= noise.amount)
         return batch.clean + noise.amount * drawn
 
     def _loss(self, logits: Tensor, clean: Tensor) -> Tensor:
+        if not len(clean):  # nothing to average, but a part in the backward pass nevertheless
+            return logits.sum()
         if self.recipe.training.loss == "bce":
             return functional.binary_cross_entropy_with_logits(logits, clean)
         sigmoid = self.recipe.config.output == "sigmoid"
@@ -195,12 +243,16 @@ def initial_module(recipe: Recipe) -> StagedModule:
 
 
 @torch.no_grad()
-def rmse(module: nn.Module, samples: Tensor) -> float:
-    """√(mean over all elements of (x̂ - x)²) in float32, of samples [n, *input_shape]."""
-    module.eval()
-    device = next(module.parameters()).device
-    squares = torch.zeros((), dtype=torch.float64, device=device)
+def rmse(reconstruct: Callable[[Tensor], Tensor], samples: Tensor, group: Group = ALONE) -> float:
+    """√(mean over all elements of (x̂ - x)²), of samples [n, *input_shape].
+
+    Args:
+        reconstruct: x → x̂, in evaluation mode, on the group's device.
+        samples: all of them; every process of the group takes a part.
+        group: who has to call this, and gets the same number.
+    """
+    squares = torch.zeros((), dtype=torch.float64, device=group.device)
     for batch in torch.split(samples, EVALUATION_BATCH):
-        inputs = batch.to(device)
-        squares += (module(inputs) - inputs).square().sum(dtype=torch.float64)
-    return math.sqrt(float(squares) / samples.numel())
+        inputs = batch[group.part.rows(len(batch))].to(group.device)
+        squares += (reconstruct(inputs) - inputs).square().sum(dtype=torch.float64)
+    return math.sqrt(float(group.sum(squares)) / samples.numel())
