@@ -55,10 +55,11 @@ def whole(scatter: float = 0.01, factor: float = 1.0) -> BenchResult:
         baseline=name,
         ratios=speeds,
         confidence=0.99,
+        references=tuple(measured("onnxruntime", batch, 0.001) for batch in (1, 8, 64)),
         unmeasured=(Unmeasured("CUDA events and copies", DRIVER),),
     )
     later = structs.replace(result, latencies=result.latencies[1:])
-    return structs.replace(result, against=compared(later, result, "then [1].json", 10))
+    return structs.replace(result, against=compared(later, {"then [1].json": result}, 10))
 
 
 def printed(result: BenchResult, *, details: bool = False, tty: bool = False, **options) -> str:
@@ -139,15 +140,16 @@ def test_what_this_machine_cannot_measure_is_said_once():
 
 def test_changes_are_shown_where_chance_does_not_explain_them_and_rows_are_named():
     then = whole()
-    rows = [measured(name, 8, 0.01, 1.2 if name == "native" else 1.0) for name in SPEEDS]
+    rows = [measured(name, 8, 0.01, 1.5 if name == "native" else 1.0) for name in SPEEDS]
     now = structs.replace(then, latencies=tuple(rows))
-    result = structs.replace(now, against=compared(now, then, "then.json", 10))
+    result = structs.replace(now, against=compared(now, {"then.json": then}, 10))
     (row,) = bench_tables.changes(result.against).rows
     assert row[0] == "native fp32"
-    assert row[3] == "+20.0 %"
+    assert row[3] == "+50.0 %"
     text = one_line(printed(result))
     assert "4 rows compared with then.json: 1 slower, 0 faster, 3 no difference shown" in text
     assert "1 slower by more than 10 %" in text
+    assert "the machine itself: ×1.00 of the earlier time, taken out; runs of the same" in text
     assert "only in then.json" in text
     assert result.failed
 
@@ -190,6 +192,7 @@ def test_a_field_that_the_schema_does_not_describe_is_not_written():
         ("Latency", written["latencies"][0]),
         ("Ratio", written["ratios"][0]),
         ("Against", written["against"]),
+        ("Scatter", written["against"]["scatters"][0]),
     ):
         assert set(value) == set(parts[name]["properties"])
         assert parts[name]["description"]
@@ -198,6 +201,6 @@ def test_a_field_that_the_schema_does_not_describe_is_not_written():
 def test_numbers_of_a_row_stand_on_one_line():
     text = to_json(whole()).decode()
     lines = [line for line in text.splitlines() if '"rounds_ns": [' in line]
-    assert len(lines) == len(whole().latencies)
-    assert sum(line.count(",") > 50 for line in lines) == 12
+    assert len(lines) == len(whole().latencies) + len(whole().references)
+    assert sum(line.count(",") > 50 for line in lines) == 15
     assert msgspec.json.decode(text, type=BenchResult) == whole()

@@ -64,8 +64,9 @@ def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
               show_default=True, help="One copy of each weight, or fastest layout.")  # fmt: skip
 @click.option("--baseline", default="", metavar="RUNTIME[/PRECISION[/MEMORY]]",
               help="Whom to show every row's speed over.")  # fmt: skip
-@click.option("--against", type=PATH, metavar="FILE",
-              help="Show what changed since this --json of an earlier run.")  # fmt: skip
+@click.option("--against", type=PATH, metavar="FILE", multiple=True,
+              help="Show what changed since this --json of an earlier run; repeat for "
+              "more runs.")  # fmt: skip
 @click.option("--max-regression", type=float, metavar="PERCENT",
               help="Exit with 1 if a row takes this much more time than in --against.")  # fmt: skip
 @click.option("--details", is_flag=True, help="Every figure of each row, in trtexec's lines.")

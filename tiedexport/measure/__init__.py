@@ -18,6 +18,7 @@ from tiedexport.measure import times
 from tiedexport.measure.baseline import Baseline, baseline_from, ratios
 from tiedexport.measure.entrants import open_all, rows_of
 from tiedexport.measure.intervals import CONFIDENCE
+from tiedexport.measure.reference import reference_row
 from tiedexport.measure.turns import PROGRESS_A_HEAT, Budget, Row, heat
 from tiedexport.progress import Progress
 from tiedexport.results import BenchResult, Latency
@@ -47,7 +48,7 @@ def bench(
     memory: Memory | Literal["both"] = "shared",
     idle_ms: float = 0.0,
     baseline: str = "",
-    against: str | Path | None = None,
+    against: str | Path | Sequence[str | Path] = (),
     max_regression: float | None = None,
     export_times: str | Path | None = None,
     progress: Progress | None = None,
@@ -76,9 +77,10 @@ def bench(
         idle_ms: a pause before each call, in milliseconds.
         baseline: whom to give every row's speed over: RUNTIME, RUNTIME/PRECISION or
             RUNTIME/PRECISION/MEMORY.
-        against: the JSON of an earlier result to compare with.
+        against: the JSON of an earlier result to compare with, or of several of the same code,
+            which tell how far such runs differ.
         max_regression: percent more time than in `against` that a call may take; a row that beyond
-            chance takes more has the result fail.
+            chance and the machine takes more has the result fail.
         export_times: a file for every single time that is taken.
         progress: where to show progress; by default nowhere.
 
@@ -92,7 +94,8 @@ def bench(
     )
     budget.check()
     base = baseline_from(baseline) if baseline else None
-    earlier = _earlier(against, max_regression)
+    files = (against,) if isinstance(against, str | Path) else tuple(against)
+    earlier = _earlier(files, max_regression)
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     heats = _heats(bundle, stage, batch)
     rows = rows_of(bundle, runtime, memory)
@@ -114,10 +117,11 @@ def bench(
         ratios=speeds,
         confidence=CONFIDENCE if base or earlier else None,
         unmeasured=_unmeasured(),
+        references=tuple(measured.references),
         weights_sha256=bundle.manifest.weights_sha256,
     )
-    if earlier is not None and against is not None:
-        changes = earlier_results.compared(result, earlier, against, max_regression)
+    if earlier:
+        changes = earlier_results.compared(result, earlier, max_regression)
         result = structs.replace(result, against=changes)
     return structs.replace(result, seconds=time.perf_counter() - started)
 
@@ -133,6 +137,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.latencies: list[Latency] = []
+        self.references: list[Latency] = []
+        self.reference = reference_row()
         self.times: list[Times] = []
 
     def run(self, bundle: Bundle, heats: list[tuple[str, int]], progress: Progress) -> None:
@@ -142,14 +148,17 @@ class _Run:
             with progress.task("bench", len(heats) * PROGRESS_A_HEAT) as task:
                 for index, (name, size) in enumerate(heats):
                     task.reach(index * PROGRESS_A_HEAT, note=f"{name}, batch {size}")
-                    found = heat(self.rows, name, size, self.budget, task, self.timer.median_s)
+                    timer_s, beside = self.timer.median_s, self.reference
+                    found = heat(self.rows, name, size, self.budget, task, timer_s, beside)
                     self.latencies += found
+                    if beside.samples_ns:
+                        self.references.append(beside.latency(name, size, self.budget, timer_s))
                     if self.keep_times:
                         pairs = zip(self.rows, found, strict=True)
                         self.times += [times.times_of(*pair) for pair in pairs if pair[1].rounds_ns]
                 task.reach(task.total)
         finally:
-            for row in self.rows:
+            for row in (*self.rows, self.reference):
                 if row.contender is not None:
                     row.contender.close()
 
@@ -163,16 +172,15 @@ def _heats(bundle: Bundle, stage: Sequence[str], batch: Sequence[int]) -> list[t
     return [(name, size) for name in stages for size in dict.fromkeys(batch)]
 
 
-def _earlier(against: str | Path | None, max_regression: float | None) -> BenchResult | None:
-    """The result to compare with: a mistake in it shows before anything is measured."""
+def _earlier(against: Sequence[str | Path], max_regression: float | None) -> dict[str, BenchResult]:
+    """The results to compare with, by file: a mistake in one shows before anything is measured."""
     if max_regression is not None and not max_regression >= 0:
         raise UsageError("a regression is not negative", got=f"{max_regression:g} %")
-    if against is None:
-        if max_regression is not None:
-            raise UsageError("a regression is one against an earlier result", hint="--against FILE")
-        return None
-    earlier = read_bench(against)
-    earlier_results.refuse_what_cannot_be_compared(earlier, against)
+    if max_regression is not None and not against:
+        raise UsageError("a regression is one against an earlier result", hint="--against FILE")
+    earlier = {str(file): read_bench(file) for file in against}
+    for file, result in earlier.items():
+        earlier_results.refuse_what_cannot_be_compared(result, file)
     return earlier
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,7 +155,13 @@ class Row:
 
 
 def heat(
-    rows: list[Row], stage: str, batch: int, budget: Budget, task: Task, timer_s: float = 0.0
+    rows: list[Row],
+    stage: str,
+    batch: int,
+    budget: Budget,
+    task: Task,
+    timer_s: float = 0.0,
+    beside: Row | None = None,
 ) -> list[Latency]:
     """Measure all contenders at one stage and batch size, and tell of every row.
 
@@ -166,17 +172,23 @@ def heat(
         budget: how long.
         task: advances by up to `PROGRESS_A_HEAT`.
         timer_s: what timing a call adds to it.
+        beside: takes a turn in every round, however many there are.
     """
     racing = [row for row in rows if row.contender is not None]
     for row in racing:
         row.line_up(stage, batch, budget)
     _share_out(racing, budget)
+    if beside is not None:
+        beside.line_up(stage, batch, replace(budget, warmup_s=0.0))
+        _share_out([beside], replace(budget, duration_s=0.0))
     turn, heat_starts = 0, task.done
     while any(row.running for row in racing):
         going = [row for row in racing if row.goes_on(budget)]
         # Alternate the order: who follows whom must not favour anyone.
         for row in going[:: -1 if turn % 2 else 1]:
             row.take_turn(budget)
+        if beside is not None:
+            beside.take_turn(budget)
         turn += 1
         goal_s = max(budget.duration_s, 1e-9)
         slowest = min(row.spent_s / goal_s for row in racing)

@@ -137,6 +137,21 @@ def outcome(against: Against) -> str:
     return f"{found}; {len(against.regressions)} slower by more than {limit}"
 
 
+def machine(against: Against) -> str:
+    """What the machine itself did meanwhile, and by how much runs of the same code differ."""
+    if not against.machine:
+        return ""
+    change = _span([f"×{one:.2f}" for one in sorted(against.machine)])
+    apart = _span([f"{one:.1%}" for one in sorted(one.deviation for one in against.scatters)])
+    differ = f"; runs of the same code differ by {apart} beside that" if apart else ""
+    return f"the machine itself: {change} of the earlier time, taken out{differ}"
+
+
+def _span(ordered: Sequence[str]) -> str:
+    """The first to the last of them."""
+    return " to ".join(dict.fromkeys((*ordered[:1], *ordered[-1:])))
+
+
 def against_remarks(against: Against) -> list[tuple[str, str, str]]:
     """(status, who, what) of each reason why the comparison is not whole."""
     found = [("not run", "not comparable", warning) for warning in against.warnings]

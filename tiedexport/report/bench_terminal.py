@@ -80,7 +80,8 @@ def _print_summaries(console: Console, result: BenchResult) -> None:
 
 def _print_changes(console: Console, against: Against) -> None:
     print_table(console, bench_tables.changes(against))
-    console.print(escape(bench_tables.outcome(against)))
+    for line in filter(None, (bench_tables.machine(against), bench_tables.outcome(against))):
+        console.print(escape(line))
     for status, who, what in bench_tables.against_remarks(against):
         print_reason(console, status, who, "", what)
     console.print()

@@ -119,7 +119,7 @@ class Ratio(Struct, frozen=True):
 
     Attributes:
         speed: the other's time over this one's: above 1 it is faster.
-        low, high: ends of the confidence interval; None where there were too few independent rounds.
+        low, high: ends of the confidence interval; None where too few rounds are independent.
         rounds: how many it rests on.
         verdict: "faster" or "slower" only where the interval excludes 1.
         independent_rounds: how many those rounds are worth, as neighbours are alike; None in older
@@ -141,15 +141,34 @@ class Ratio(Struct, frozen=True):
     independent_rounds: float | None = None
 
 
-class Against(Struct, frozen=True):
-    """What changed since an earlier result.
+class Scatter(Struct, frozen=True):
+    """How far runs of the same code differ on this machine, once its own change is taken out.
 
     Attributes:
-        file: the earlier result.
+        deviation: standard deviation of the logarithm of a time, from run to run.
+        freedom: degrees of freedom of that estimate.
+        runs: earlier runs that it is from; of a single one, it is from how far the rows of a
+            runtime changed apart.
+    """
+
+    deviation: float
+    freedom: float
+    runs: int
+
+
+class Against(Struct, frozen=True):
+    """What changed since earlier results, beyond what the machine itself did.
+
+    Attributes:
+        file: the earlier result; several with commas between them.
         changes: the speed of every row that both have, over its own earlier one.
         gone, new: rows that only the earlier, only this result has measured.
         warnings: why the two may not be comparable.
         max_regression_percent: how much more time a call may take; None for any.
+        machine: time of the reference loop over its earlier time, one a stage and batch size:
+            what was taken out of the changes.
+        scatters: what a change must go beyond: one for all rows, or of several earlier runs one a
+            stage and batch size.
     """
 
     file: str
@@ -158,6 +177,8 @@ class Against(Struct, frozen=True):
     new: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     max_regression_percent: float | None = None
+    machine: tuple[float, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
 
     @property
     def regressions(self) -> tuple[Ratio, ...]:
@@ -191,6 +212,8 @@ class BenchResult(Struct, frozen=True):
         roofline: the limits of the machine, and each latency against them, if asked for.
         cold_starts, footprints, loads: seconds to a first output, memory, and several callers of
             one session; none where they were not asked for.
+        references: a loop that is no part of what is measured, a stage and batch size each: it took
+            a turn in every round, so that what it takes is the machine's doing.
         weights_sha256: digests of the weights that the bundle held; none in older files.
     """
 
@@ -209,6 +232,7 @@ class BenchResult(Struct, frozen=True):
     cold_starts: tuple[ColdStart, ...] = ()
     footprints: tuple[Footprint, ...] = ()
     loads: tuple[Load, ...] = ()
+    references: tuple[Latency, ...] = ()
     weights_sha256: dict[Precision, str] = field(default_factory=dict)
     schema: int = BENCH_SCHEMA
 
