@@ -22,6 +22,7 @@ from tiedexport.report import bench_tables
 from tiedexport.report.bench_terminal import print_bench
 from tiedexport.results import BenchResult, Latency, to_json
 from tiedexport.results.bench import Timer, Unmeasured, WarmUp
+from tiedexport.results.load import Load
 from tiedexport.results.schema import bench_schema
 from tiedexport.spec import Precision
 
@@ -130,6 +131,26 @@ def test_what_may_not_repeat_is_said_once_a_kind_with_the_worst_row():
     assert "12 of 12 rows" in text
     assert "limit 10%" in text
     assert "may not repeat" not in printed(whole())
+
+
+def test_a_percentile_of_too_few_calls_to_have_one_says_so():
+    turns = [np.full(10, 100_000)] * 9
+    few = filled(whole().latencies[0], turns, (90, 99), whole().latencies[0].warm_up)
+    result = structs.replace(whole(), latencies=(few, *whole().latencies[1:]))
+    text = one_line(printed(result))
+    assert "p99 may not repeat of so few calls little but their maximum: 1 rows" in text
+    assert "the fewest 90 calls of onnxruntime fp32, autoencoder, batch 1;" in text
+    assert "p90 may not repeat" not in text
+    (said,) = bench_tables.few_calls(structs.replace(result, loads=(handmade_load(calls=99),)))
+    assert "2 rows" in said[2]
+    enough = structs.replace(whole(), loads=(handmade_load(calls=100),))
+    assert bench_tables.few_calls(enough) == []
+
+
+def handmade_load(calls: int) -> Load:
+    figures = {"min": 1e-4, "p50": 1e-4, "p90": 1e-4, "p99": 1e-4, "max": 1e-4}
+    named = ("native", "autoencoder", Precision.FP32, "shared", 1, 1)
+    return Load(*named, callers=2, status="passed", calls=calls, latencies_s=figures)
 
 
 def test_what_this_machine_cannot_measure_is_said_once():

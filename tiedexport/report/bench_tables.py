@@ -175,6 +175,32 @@ def unsteady(result: BenchResult) -> list[tuple[str, str, str]]:
     ]
 
 
+def few_calls(result: BenchResult) -> list[tuple[str, str, str]]:
+    """(status, percentile, reason) where calls were fewer than 1 / (1 - percentile)."""
+    counted = [
+        (row.iterations, f"{contender(row)}, {row.stage}, batch {row.batch}", row.percentiles_s)
+        for row in result.latencies
+    ]
+    counted += [
+        (row.calls, f"{contender(row)} with callers {row.callers}", row.latencies_s)
+        for row in result.loads
+    ]
+    found: dict[str, list[tuple[int, str]]] = {}
+    for calls, where, figures in counted:
+        for name in figures:
+            if name.startswith("p") and calls * (100 - float(name[1:])) < 100:
+                found.setdefault(name, []).append((calls, where))
+    return [
+        (
+            "not run",
+            name,
+            f"of so few calls little but their maximum: {len(rows)} rows, the fewest "
+            f"{min(rows)[0]} calls of {min(rows)[1]}; --duration or --iterations makes more",
+        )
+        for name, rows in found.items()
+    ]
+
+
 def timer(result: BenchResult) -> str:
     """What timing a call adds to it, and of which share of the shortest call."""
     if result.timer is None:

@@ -77,6 +77,7 @@ def section(result: BenchResult) -> Section:
     blocks += surroundings_tables.tables(result)
     why = [
         *(("unsteady", kind, reason) for _, kind, reason in bench_tables.unsteady(result)),
+        *(("unsteady", kind, reason) for _, kind, reason in bench_tables.few_calls(result)),
         *tables.not_run(result.latencies),
         *surroundings_tables.reasons(result),
         *(("not run", one.what, one.reason) for one in result.unmeasured),
