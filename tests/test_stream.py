@@ -6,6 +6,7 @@ import os
 import tempfile
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from reading_memory import memory_growth_of_reading
 
 from tiedexport import data
-from tiedexport.data.stream import WINDOW_BYTES, Stream, open_stream, paths_of
+from tiedexport.data.stream import WINDOW_BYTES, Stream, npy, open_stream, paths_of
 from tiedexport.errors import DataError, UsageError
 
 
@@ -44,14 +45,18 @@ def opened(paths: tuple[Path, ...], held_back: int | None = None, lanes: int = 1
     processes=st.integers(1, 5),
     window_bytes=st.sampled_from([16, 500, 10_000]),
     first_batch=st.integers(0, 6),
+    blocks=st.sampled_from([1, 3, 10, 1000]),
 )
 def test_many_processes_read_what_one_reads_and_each_sample_once(
-    counts, held_back, batch_size, lanes, processes, window_bytes, first_batch
+    counts, held_back, batch_size, lanes, processes, window_bytes, first_batch, blocks
 ) -> None:
     total = sum(counts)
     held_back = min(held_back, total - 1)
     processes = min(processes, lanes, batch_size)
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(npy, "SMALL_SET_BLOCKS", blocks),
+    ):
         stream = opened(write_shards(Path(folder), counts), held_back, lanes)
 
         def epoch(**part: int) -> list:

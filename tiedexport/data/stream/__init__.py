@@ -139,7 +139,7 @@ class Stream:
         mine = range(rank * lanes // processes, (rank + 1) * lanes // processes)
         row_bytes = int(np.prod(self.shards.sample_shape)) * self.shards.dtype.itemsize
         size = max(1, window_bytes // lanes // row_bytes)
-        done = shares(0, first_batch * batch_size, lanes)
+        done = shares(0, min(first_batch * batch_size, self.count), lanes)
         read = [
             Lane(
                 partial(self._pieces, lane, lanes, (seed, epoch)),
@@ -153,8 +153,11 @@ class Stream:
         for first in range(first_batch * batch_size, self.count, batch_size):
             stop = min(first + batch_size, self.count)
             share = shares(first, stop, lanes)
-            parts = [lane.take(int(share[n])) for n, lane in zip(mine, read, strict=True)]
-            values = unit_interval(channels_first(np.concatenate(parts)))
+            ends = np.cumsum(share[mine.start : mine.stop])
+            rows = np.empty((ends[-1], *self.shards.sample_shape), self.shards.dtype)
+            for lane, part in zip(read, np.split(rows, ends[:-1]), strict=True):
+                lane.fill(part)
+            values = unit_interval(channels_first(rows))
             yield Rows(values, int(share[: mine.start].sum()), stop - first)
 
     def _pieces(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiedexport.data.stream.order import generator
+from tiedexport.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,22 +48,20 @@ class Lane:
             self._refill()
             self._order = self._order[skipped - rows :]
 
-    def take(self, count: int) -> NDArray[Any]:
-        """The next rows: a new array [count, *sample_shape].
+    def fill(self, rows: NDArray[Any]) -> None:
+        """Put the next rows into an array [n, *sample_shape].
 
         Raises:
             DataError: they cannot be read.
         """
-        taken = np.empty((count, *self._window.shape[1:]), self._window.dtype)
-        done = 0
-        while done < count:
+        while len(rows):
             if not len(self._order):
                 self._refill()
-            part = self._order[: count - done]
-            np.take(self._window, part, axis=0, out=taken[done : done + len(part)], mode="clip")
+            part = self._order[: len(rows)]
+            # With mode="clip" NumPy writes into `out` itself, not into a copy before.
+            self._window.take(part, axis=0, out=rows[: len(part)], mode="clip")
             self._order = self._order[len(part) :]
-            done += len(part)
-        return taken
+            rows = rows[len(part) :]
 
     def _refill(self) -> None:
         filled = 0
@@ -76,6 +75,12 @@ class Lane:
             self._window[filled : filled + len(part)] = part
             self._left_over = self._left_over[len(part) :]
             filled += len(part)
+        if not filled:
+            raise DataError(
+                "the shards hold fewer rows than their headers say",
+                got=f"the end of a lane in its window {self._windows}",
+                hint="write the shards again",
+            )
         self._next_size = len(self._window)
         self._order = generator(*self._seeds, self._windows).permutation(filled)
         self._windows += 1
