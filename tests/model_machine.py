@@ -144,6 +144,10 @@ class Driver:
         stream.enqueue("event", stamp)
         return (0,)
 
+    def cuEventSynchronize(self, event):
+        self.cuCtxSynchronize()
+        return (0 if self.events[event] is not None else Code.CUDA_ERROR_NOT_READY,)
+
     def cuEventElapsedTime(self, begin, end):
         times = self.events[begin], self.events[end]
         if None in times:

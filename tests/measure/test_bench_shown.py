@@ -21,7 +21,8 @@ from tiedexport.measure.statistics import filled
 from tiedexport.report import bench_tables
 from tiedexport.report.bench_terminal import print_bench
 from tiedexport.results import BenchResult, Latency, to_json
-from tiedexport.results.bench import Timer, Unmeasured, WarmUp
+from tiedexport.results.bench import Timer, WarmUp
+from tiedexport.results.device import DeviceTimes
 from tiedexport.results.load import Load
 from tiedexport.results.schema import bench_schema
 from tiedexport.spec import Precision
@@ -44,7 +45,9 @@ def measured(runtime: str, batch: int, scatter: float, factor: float = 1.0) -> L
 def whole(scatter: float = 0.01, factor: float = 1.0) -> BenchResult:
     """A result with something in every field."""
     rows = [measured(name, batch, scatter, factor) for batch in (1, 8, 64) for name in SPEEDS]
-    rows.append(Latency("tensorrt", "autoencoder", Precision.FP16, 1, 1, "not run", DRIVER))
+    device = tuple(DeviceTimes(graph, "not run", DRIVER) for graph in (False, True))
+    absent = Latency("tensorrt", "autoencoder", Precision.FP16, 1, 1, "not run", DRIVER)
+    rows.append(structs.replace(absent, device=device))
     name, speeds = ratios(rows, baseline_from("onnxruntime"))
     result = BenchResult(
         "m.tied",
@@ -57,7 +60,6 @@ def whole(scatter: float = 0.01, factor: float = 1.0) -> BenchResult:
         ratios=speeds,
         confidence=0.99,
         references=tuple(measured("onnxruntime", batch, 0.001) for batch in (1, 8, 64)),
-        unmeasured=(Unmeasured("CUDA events and copies", DRIVER),),
     )
     later = structs.replace(result, latencies=result.latencies[1:])
     return structs.replace(result, against=compared(later, {"then [1].json": result}, 10))
@@ -133,6 +135,18 @@ def test_what_may_not_repeat_is_said_once_a_kind_with_the_worst_row():
     assert "may not repeat" not in printed(whole())
 
 
+def test_a_runtime_without_a_gpu_has_its_row_and_its_reason_once():
+    text = one_line(printed(whole()))
+    assert "tensorrt off, on not run" in text
+    assert text.count(DRIVER) == 1
+    lines = printed(whole(), details=True).splitlines()
+    for graph in ("off", "on"):
+        (line,) = [line for line in lines if f"(CUDA graph {graph})" in line]
+        assert "GPU Compute Time" in line
+        assert line.endswith(f": not run: {DRIVER}")
+    assert "timing adds 0.08 µs to a call" in text
+
+
 def test_a_percentile_of_too_few_calls_to_have_one_says_so():
     turns = [np.full(10, 100_000)] * 9
     few = filled(whole().latencies[0], turns, (90, 99), whole().latencies[0].warm_up)
@@ -151,12 +165,6 @@ def handmade_load(calls: int) -> Load:
     figures = {"min": 1e-4, "p50": 1e-4, "p90": 1e-4, "p99": 1e-4, "max": 1e-4}
     named = ("native", "autoencoder", Precision.FP32, "shared", 1, 1)
     return Load(*named, callers=2, status="passed", calls=calls, latencies_s=figures)
-
-
-def test_what_this_machine_cannot_measure_is_said_once():
-    text = one_line(printed(whole()))
-    assert f"CUDA events and copies not run {DRIVER}" in text
-    assert "timing adds 0.08 µs to a call" in text
 
 
 def test_changes_are_shown_where_chance_does_not_explain_them_and_rows_are_named():

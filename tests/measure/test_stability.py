@@ -93,5 +93,11 @@ def test_a_reason_has_the_figure_and_its_limit():
     ],
 )
 def test_what_bounds_a_gpu_besides_its_work(device_s, enqueue_s, in_s, out_s, expected):
-    found = bound_by(device_s, enqueue_s, in_s, out_s)
+    found = bound_by(device_s, enqueue_s, in_s, out_s, graph=False)
     assert [warning.kind for warning in found] == expected
+    again = bound_by(device_s, enqueue_s, in_s, out_s, graph=True)
+    assert [warning.kind for warning in again] == expected
+    for warnings, advised in ((found, True), (again, False)):
+        for warning in warnings:
+            if warning.kind == "enqueue-bound":
+                assert ("a CUDA graph takes less" in warning.reason) == advised

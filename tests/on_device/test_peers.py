@@ -212,7 +212,7 @@ def test_a_row_is_warned_of_what_bounds_it_and_the_copies_are_not(enqueue_s, cop
         for name, median_s in times.items()
     ]
     rows.append(Latency("tensorrt", "encoder", Precision.FP16, 1, 1, "not run", "no plan"))
-    there = SimpleNamespace(contender=SimpleNamespace(enqueue_s=enqueue_s))
+    there = SimpleNamespace(contender=SimpleNamespace(enqueue_s=enqueue_s), graph=False)
     racers = [there, there, there, SimpleNamespace(contender=None)]
     found = list(speed.bounded(rows, racers))
     assert [warning.kind for warning in found[0].warnings] == kinds

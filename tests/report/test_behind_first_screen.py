@@ -10,7 +10,7 @@ import pytest
 from tiedexport.report import samples_section, speed_section
 from tiedexport.report.page import Chart, Reasons, Stack, Strip
 from tiedexport.results import Reconstruction
-from tiedexport.results.bench import Instability, Unmeasured
+from tiedexport.results.bench import Instability
 from tiedexport.results.observation import Observation, Projection
 from tiedexport.results.roofline import Placement, Roofline
 
@@ -118,11 +118,9 @@ def test_doubts_and_what_was_not_measured_are_told_once_each():
     result = msgspec.structs.replace(
         result,
         latencies=(first, *result.latencies[1:]),
-        unmeasured=(Unmeasured("CUDA events", "no GPU"),),
     )
     (reasons,) = (b for b in speed_section.section(result).blocks if isinstance(b, Reasons))
     told = {who: (status, why) for status, who, why in reasons.rows}
     assert told["noise"][0] == "unsteady"
-    assert told["CUDA events"] == ("not run", "no GPU")
     assert told["the limit of the machine"][1] == "tiedexport bench --roofline measures it"
     assert len(told) == len(reasons.rows)

@@ -161,7 +161,7 @@ def bounded(found: list[Latency], racers: list[Entrant]) -> Iterator[Latency]:
         if row.runtime not in median_s or not row.median_s or racer.contender is None:
             yield row
             continue
-        reasons = bound_by(row.median_s, racer.contender.enqueue_s, *copies_s)
+        reasons = bound_by(row.median_s, racer.contender.enqueue_s, *copies_s, graph=racer.graph)
         yield structs.replace(row, warnings=(*row.warnings, *reasons))
 
 

@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
-from tiedexport import environment, trt
+from tiedexport import environment
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.contender import empty_call, refuse_batches
 from tiedexport.errors import UsageError
 from tiedexport.measure import against as earlier_results
 from tiedexport.measure import times
 from tiedexport.measure.baseline import Baseline, baseline_from, ratios
+from tiedexport.measure.device_rows import open_device_rows, with_device_times
 from tiedexport.measure.entrants import open_all, rows_of
 from tiedexport.measure.intervals import CONFIDENCE
 from tiedexport.measure.reference import reference_row
 from tiedexport.measure.turns import PROGRESS_A_HEAT, Budget, Row, heat
 from tiedexport.progress import Progress
 from tiedexport.results import BenchResult, Latency
-from tiedexport.results.bench import Unmeasured
 from tiedexport.results.reading import read_bench
 from tiedexport.spec import STAGE_OF_VERB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tiedexport.measure.device_rows import DeviceRow
     from tiedexport.measure.times import Times
     from tiedexport.results.bench import Timer
     from tiedexport.runtimes import Memory
@@ -116,7 +117,6 @@ def bench(
         baseline=name,
         ratios=speeds,
         confidence=CONFIDENCE if base or earlier else None,
-        unmeasured=_unmeasured(),
         references=tuple(measured.references),
         weights_sha256=bundle.manifest.weights_sha256,
     )
@@ -139,17 +139,21 @@ class _Run:
         self.latencies: list[Latency] = []
         self.references: list[Latency] = []
         self.reference = reference_row()
+        self.on_device: list[DeviceRow] = []
         self.times: list[Times] = []
 
     def run(self, bundle: Bundle, heats: list[tuple[str, int]], progress: Progress) -> None:
         """Open all contenders, measure heat by heat, and close them."""
         try:
             open_all(self.rows, bundle, self.budget.threads, self.budget.idle_s)
+            self.on_device += open_device_rows(self.rows, bundle)
             with progress.task("bench", len(heats) * PROGRESS_A_HEAT) as task:
                 for index, (name, size) in enumerate(heats):
                     task.reach(index * PROGRESS_A_HEAT, note=f"{name}, batch {size}")
                     timer_s, beside = self.timer.median_s, self.reference
-                    found = heat(self.rows, name, size, self.budget, task, timer_s, beside)
+                    rows = [*self.rows, *self.on_device]
+                    found = heat(rows, name, size, self.budget, task, timer_s, beside)
+                    found = with_device_times(found, self.on_device, self.budget)
                     self.latencies += found
                     if beside.samples_ns:
                         self.references.append(beside.latency(name, size, self.budget, timer_s))
@@ -158,7 +162,7 @@ class _Run:
                         self.times += [times.times_of(*pair) for pair in pairs if pair[1].rounds_ns]
                 task.reach(task.total)
         finally:
-            for row in (*self.rows, self.reference):
+            for row in (*self.rows, *self.on_device, self.reference):
                 if row.contender is not None:
                     row.contender.close()
 
@@ -196,11 +200,3 @@ def _refuse_absent(base: Baseline | None, rows: Sequence[Row]) -> None:
             expected=", ".join(names),
             hint=f"--runtime {base.runtime}",
         )
-
-
-def _unmeasured() -> tuple[Unmeasured, ...]:
-    what = "CUDA events, with and without CUDA graphs; copies to and from the device"
-    if trt.device() is None:
-        driver = trt.driver()
-        return (Unmeasured(what, "; ".join(filter(None, (driver.reason, driver.remedy)))),)
-    return (Unmeasured(what, "measured beside its peers by: tiedexport bench --acceptance"),)

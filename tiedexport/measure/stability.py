@@ -75,7 +75,7 @@ def _over(kind: Kind, value: float, limit: float, why: str) -> Instability:
 
 
 def bound_by(
-    device_s: float, enqueue_s: float, to_device_s: float, from_device_s: float
+    device_s: float, enqueue_s: float, to_device_s: float, from_device_s: float, *, graph: bool
 ) -> tuple[Instability, ...]:
     """What besides the device's own work bounds the throughput of a call on a GPU.
 
@@ -84,10 +84,14 @@ def bound_by(
         enqueue_s: median seconds that the host takes to enqueue that.
         to_device_s: median seconds of the copy of the inputs.
         from_device_s: median seconds of the copy of the outputs.
+        graph: whether that work is one CUDA graph.
     """
     found = []
     if (share := enqueue_s / device_s) > ENQUEUE_LIMIT:
-        why = "enqueueing takes {:.0%} of the device's time; a CUDA graph takes less"
+        why = "enqueueing {} takes {{:.0%}} of the device's time{}"
+        why = why.format(
+            *(("a graph", "") if graph else ("each kernel", "; a CUDA graph takes less"))
+        )
         found.append(_over("enqueue-bound", share, ENQUEUE_LIMIT, why))
     for what, copy_s in (("inputs to", to_device_s), ("outputs from", from_device_s)):
         if (share := copy_s / device_s) > TRANSFER_LIMIT:

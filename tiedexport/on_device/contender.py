@@ -43,7 +43,7 @@ class DeviceContender:
         self, cuda: Cuda, bundle: Bundle, load: Callable[[], Subject], graph: bool
     ) -> None:
         self._cuda, self._bundle, self._graph = cuda, bundle, graph
-        with _translated("loading"):
+        with translated("loading"):
             self._subject = load()
         self._bound: Bound | None = None
         self.enqueue_s = 0.0
@@ -51,7 +51,7 @@ class DeviceContender:
     def prepare(self, stage: str, batch: int, warmup_s: float) -> WarmUp:
         """Bind golden inputs, repeated to the batch size, and warm up."""
         spec = self._bundle.manifest.stage(stage)
-        with _translated(stage):
+        with translated(stage):
             self._free()
             x = golden_inputs(self._bundle, spec, batch)
             self._bound = self._subject.bind(spec, x, self._graph)
@@ -61,7 +61,7 @@ class DeviceContender:
 
     def take_turn(self, calls: int) -> np.ndarray:
         """Nanoseconds of each of `calls` consecutive calls, int64 [calls]."""
-        with _translated("a timed call"):
+        with translated("a timed call"):
             return self._time(calls)
 
     def output(self) -> np.ndarray | None:
@@ -70,13 +70,13 @@ class DeviceContender:
         Raises:
             RuntimeFailedError: it could not be had.
         """
-        with _translated("the output"):
+        with translated("the output"):
             self._cuda.wait()
             return None if self._bound is None else self._bound.output()
 
     def close(self) -> None:
         """Free everything."""
-        with _translated("closing"):
+        with translated("closing"):
             self._free()
             self._subject.close()
 
@@ -100,7 +100,8 @@ class DeviceContender:
 
 
 @contextmanager
-def _translated(where: object) -> Iterator[None]:
+def translated(where: object) -> Iterator[None]:
+    """Whatever a library raises → our error."""
     try:
         yield
     except TiedExportError:

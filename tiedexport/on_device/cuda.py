@@ -19,12 +19,15 @@ import numpy as np
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _DRIVER = "cuda.bindings.driver"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 _HALF_A_GIBIBYTE = 1 << 29
+_IN_FLIGHT = 2
+"""Calls that the device has or waits for."""
+
 _SLACK_MS = 20.0
 """A pause of the host before the first event is no work elsewhere."""
 
@@ -89,24 +92,72 @@ class Cuda:
             RuntimeFailedError: the device worked for long after the last event: what was enqueued
                 is not on this stream, and nobody knows how long it takes.
         """
-        while len(self._events) <= calls:
-            self._events.append(self.call("cuEventCreate", 0))
-        events = self._events[: calls + 1]
+        events = self._events_of(calls + 1)
         began_s = perf_counter()
         self.call("cuEventRecord", events[0], self._stream)
         for event in events[1:]:
             enqueue()
             self.call("cuEventRecord", event, self._stream)
+        self._finish(began_s, events)
+        return self._between_ns(events)
+
+    def time_parts(
+        self, parts: Sequence[Callable[[], None]], calls: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Nanoseconds of each part of each call: on the device, and of the host to enqueue it.
+
+        As in trtexec a call has events of its own, and the host enqueues it while the device does
+        the one before: neither waits for the other without need, and no queue is ever full, which
+        the host would spend its time on.
+
+        Args:
+            parts: each enqueues its work on the stream; a call is all of them in order.
+            calls: how many.
+
+        Returns:
+            Two arrays, int64 [calls, parts].
+
+        Raises:
+            RuntimeFailedError: what was enqueued is not on this stream, as in `time`.
+        """
+        each = len(parts) + 1
+        events = self._events_of(calls * each)
+        enqueued_s = np.empty((calls, len(parts)))
+        began_s = perf_counter()
+        for index in range(calls):
+            if index >= _IN_FLIGHT:
+                self.call("cuEventSynchronize", events[(index - _IN_FLIGHT + 1) * each - 1])
+            self.call("cuEventRecord", events[index * each], self._stream)
+            for part, enqueue in enumerate(parts):
+                before_s = perf_counter()
+                enqueue()
+                enqueued_s[index, part] = perf_counter() - before_s
+                self.call("cuEventRecord", events[index * each + part + 1], self._stream)
+        self._finish(began_s, events)
+        device_ns = [self._between_ns(events[i : i + each]) for i in range(0, calls * each, each)]
+        return np.stack(device_ns), np.rint(enqueued_s * 1e9).astype(np.int64)
+
+    def _events_of(self, number: int) -> list[Any]:
+        while len(self._events) < number:
+            self._events.append(self.call("cuEventCreate", 0))
+        return self._events[:number]
+
+    def _between_ns(self, events: list[Any]) -> np.ndarray:
+        """Nanoseconds from each event to the next, int64 [events - 1]."""
+        milliseconds = [self.call("cuEventElapsedTime", *pair) for pair in pairwise(events)]
+        return np.rint(np.array(milliseconds, np.float64) * 1e6).astype(np.int64)
+
+    def _finish(self, began_s: float, events: list[Any]) -> None:
+        """Wait for the device, and refuse work that was not between the events."""
         self.call("cuCtxSynchronize")
         waited_ms = 1e3 * (perf_counter() - began_s)
-        milliseconds = [self.call("cuEventElapsedTime", *pair) for pair in pairwise(events)]
-        if waited_ms > 2 * sum(milliseconds) + _SLACK_MS:
+        between_ms = self.call("cuEventElapsedTime", events[0], events[-1])
+        if waited_ms > 2 * between_ms + _SLACK_MS:
             raise RuntimeFailedError(
                 "the work is not on the stream that is timed",
-                got=f"{sum(milliseconds):.3g} ms between the events",
+                got=f"{between_ms:.3g} ms between the events",
                 expected=f"about the {waited_ms:.3g} ms until the device was done",
             )
-        return np.rint(np.array(milliseconds, np.float64) * 1e6).astype(np.int64)
 
     def capture(self, enqueue: Callable[[], None]) -> tuple[Callable[[], None], Callable[[], None]]:
         """What `enqueue` enqueues as one CUDA graph: a call that launches it, one that frees it.

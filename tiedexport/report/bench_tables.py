@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tiedexport.results import BenchResult, Latency
     from tiedexport.results.bench import Against, Ratio
+    from tiedexport.results.device import Figures
 
 _NONE_SHOWN = "no difference shown"
 _MARKS = {"faster": "passed", "slower": "failed"}
@@ -23,12 +24,7 @@ def summary(row: Latency) -> list[str]:
     Args:
         row: one that passed.
     """
-    named = {"min": row.min_s, "max": row.max_s, "mean": row.mean_s, "median": row.median_s}
-    named |= {
-        f"percentile({name.lstrip('p')}%)": value for name, value in row.percentiles_s.items()
-    }
-    times = ", ".join(f"{name} = {_ms(value)}" for name, value in named.items())
-    found = [f"Latency: {times}"]
+    found = [f"Latency: {figures(row)}"]
     if row.mean_s:
         found.append(f"Throughput: {1 / row.mean_s:.6g} qps of {row.batch} each")
     if row.cv is not None:
@@ -42,6 +38,13 @@ def summary(row: Latency) -> list[str]:
             f"Warm-up: {row.warm_up.calls} calls in {row.warm_up.seconds:.3g} s, {settled}"
         )
     return found
+
+
+def figures(of: Latency | Figures) -> str:
+    """In trtexec's order, in milliseconds."""
+    named = {"min": of.min_s, "max": of.max_s, "mean": of.mean_s, "median": of.median_s}
+    named |= {f"percentile({name.lstrip('p')}%)": value for name, value in of.percentiles_s.items()}
+    return ", ".join(f"{name} = {_ms(value)}" for name, value in named.items())
 
 
 def _ms(seconds: float | None) -> str:
@@ -163,16 +166,22 @@ def against_remarks(against: Against) -> list[tuple[str, str, str]]:
 
 def unsteady(result: BenchResult) -> list[tuple[str, str, str]]:
     """(status, kind, reason) a kind of warning: how many rows have it, and the worst of them."""
-    kinds: dict[str, list[tuple[float, str]]] = {}
+    kinds: dict[str, dict[str, tuple[float, str]]] = {}
     for row in result.latencies:
+        where = f"{contender(row)}, {row.stage}, batch {row.batch}"
         for one in row.warnings:
-            where = f"{contender(row)}, {row.stage}, batch {row.batch}: {one.reason}"
-            kinds.setdefault(one.kind, []).append((one.value / one.limit, where))
+            found, worst = kinds.setdefault(one.kind, {}), (one.value / one.limit, one.reason)
+            found[where] = max(worst, found.get(where, worst))
     ran = sum(row.status == "passed" for row in result.latencies)
     return [
-        ("not run", kind, f"{len(found)} of {ran} rows, the worst {max(found)[1]}")
+        ("not run", kind, f"{len(found)} of {ran} rows, the worst {_worst(found)}")
         for kind, found in kinds.items()
     ]
+
+
+def _worst(found: dict[str, tuple[float, str]]) -> str:
+    (_, reason), where = max((one, where) for where, one in found.items())
+    return f"{where}: {reason}"
 
 
 def few_calls(result: BenchResult) -> list[tuple[str, str, str]]:

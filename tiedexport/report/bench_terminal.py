@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from tiedexport.report import bench_tables, surroundings_tables, tables
+from tiedexport.report import bench_tables, device_tables, surroundings_tables, tables
 from tiedexport.report.terminal import print_reason, print_reasons, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tiedexport.results import BenchResult
     from tiedexport.results.bench import Against
     from tiedexport.results.suite import SuiteResult
@@ -27,7 +29,11 @@ def print_bench(
         details: every figure of every row too, in lines like trtexec's.
     """
     console = console or Console(highlight=False)
-    for table in (*tables.latencies(result), *bench_tables.ratios(result)):
+    for table in (
+        *tables.latencies(result),
+        *device_tables.tables(result.latencies),
+        *bench_tables.ratios(result),
+    ):
         print_table(console, table)
     if result.baseline and not result.ratios:
         who = f"speed over {result.baseline}"
@@ -41,9 +47,12 @@ def print_bench(
     _print_unsteady(console, result)
     for table in surroundings_tables.tables(result):
         print_table(console, table)
-    print_reasons(console, tables.not_run(result.latencies) + surroundings_tables.reasons(result))
-    for missing in result.unmeasured:
-        print_reason(console, "not run", missing.what, "not run", missing.reason)
+    print_reasons(
+        console,
+        tables.not_run(result.latencies)
+        + device_tables.reasons(result.latencies)
+        + surroundings_tables.reasons(result),
+    )
     console.print(escape(bench_tables.timer(result)))
 
 
@@ -73,10 +82,17 @@ def _print_summaries(console: Console, result: BenchResult) -> None:
         if row.status == "passed":
             who = f"{row.stage}, batch {row.batch}: {tables.contender(row)}"
             console.print(f"[bold]{escape(who)}[/]")
-            for line in bench_tables.summary(row):
-                # In a pipe a line is a line, for whoever looks for it there.
-                console.print(f"  {escape(line)}", soft_wrap=not console.is_terminal)
+            _print_lines(console, [*bench_tables.summary(row), *device_tables.summary(row)])
+    for name, lines in device_tables.not_run(result.latencies).items():
+        console.print(f"[bold]{escape(name)}[/]")
+        _print_lines(console, lines)
     console.print()
+
+
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        # In a pipe a line is a line, for whoever looks for it there.
+        console.print(f"  {escape(line)}", soft_wrap=not console.is_terminal)
 
 
 def _print_changes(console: Console, against: Against) -> None:

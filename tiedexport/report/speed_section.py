@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiedexport.report import bench_tables, speed_charts, surroundings_tables, tables
+from tiedexport.report import bench_tables, device_tables, speed_charts, surroundings_tables, tables
 from tiedexport.report.page import Answer, Chart, Fold, Reasons, Section
 from tiedexport.report.tables import contender, seconds
 
@@ -73,14 +73,15 @@ def section(result: BenchResult) -> Section:
         if stage_tables and stage != _first_stage(result):
             blocks += _charts(result, stage)
         blocks += [table for table in stage_tables if table.title.startswith(f"{stage}:")]
+    blocks += device_tables.tables(result.latencies)
     blocks += bench_tables.ratios(result)
     blocks += surroundings_tables.tables(result)
     why = [
         *(("unsteady", kind, reason) for _, kind, reason in bench_tables.unsteady(result)),
         *(("unsteady", kind, reason) for _, kind, reason in bench_tables.few_calls(result)),
         *tables.not_run(result.latencies),
+        *device_tables.reasons(result.latencies),
         *surroundings_tables.reasons(result),
-        *(("not run", one.what, one.reason) for one in result.unmeasured),
         *_not_asked_for(result),
     ]
     if why:

@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from tiedexport.results.cold import ColdStart, Footprint
+from tiedexport.results.device import DeviceTimes
 from tiedexport.results.load import Load
 from tiedexport.results.machine import Environment
 from tiedexport.results.roofline import Roofline
@@ -90,6 +91,7 @@ class Latency(Struct, frozen=True):
             rows of one stage and batch size were measured side by side: ratios rest on them.
         warm_up: what went before.
         warnings: why its figures may not repeat.
+        device: on a GPU the parts of a call, without and with a CUDA graph.
     """
 
     runtime: str
@@ -112,6 +114,7 @@ class Latency(Struct, frozen=True):
     rounds_ns: tuple[int, ...] = ()
     warm_up: WarmUp | None = None
     warnings: tuple[Instability, ...] = ()
+    device: tuple[DeviceTimes, ...] = ()
 
 
 class Ratio(Struct, frozen=True):
@@ -191,13 +194,6 @@ class Against(Struct, frozen=True):
         )
 
 
-class Unmeasured(Struct, frozen=True):
-    """What this machine cannot measure, and why: told once, not in each row."""
-
-    what: str
-    reason: str
-
-
 class BenchResult(Struct, frozen=True):
     """All rows of `bench`; contenders of one batch size were interleaved round by round.
 
@@ -208,7 +204,6 @@ class BenchResult(Struct, frozen=True):
         baseline: what `ratios` are over, as on the command line; "" where none was asked for.
         confidence: of every interval.
         against: the comparison with an earlier result.
-        unmeasured: what this machine cannot measure.
         roofline: the limits of the machine, and each latency against them, if asked for.
         cold_starts, footprints, loads: seconds to a first output, memory, and several callers of
             one session; none where they were not asked for.
@@ -227,7 +222,6 @@ class BenchResult(Struct, frozen=True):
     ratios: tuple[Ratio, ...] = ()
     confidence: float | None = None
     against: Against | None = None
-    unmeasured: tuple[Unmeasured, ...] = ()
     roofline: Roofline | None = None
     cold_starts: tuple[ColdStart, ...] = ()
     footprints: tuple[Footprint, ...] = ()
@@ -240,7 +234,8 @@ class BenchResult(Struct, frozen=True):
     def failed(self) -> bool:
         """Whether any contender failed, or became slower than it may be."""
         regressed = self.against is not None and bool(self.against.regressions)
-        beside = (self.latencies, self.cold_starts, self.footprints, self.loads)
+        parts = tuple(part for row in self.latencies for part in row.device)
+        beside = (self.latencies, self.cold_starts, self.footprints, self.loads, parts)
         return regressed or any(row.status == "failed" for rows in beside for row in rows)
 
     @property
