@@ -39,12 +39,12 @@ def tables(result: ServerResult) -> Iterator[Table]:
 def _closed(of: str, rows: list[ServerLoad], loads: list[Load]) -> Table:
     """The server's figures, the same without it, and the difference of the medians."""
     without = {row.callers: row for row in loads}
-    beside = contender(loads[0]) if loads else "this process, not run"
+    beside = contender(loads[0]) if loads else "not run"
     return Table(
-        ("callers", "p50", "p99", "requests/s", "p50 *", "p99 *", "calls/s *", "adds"),
+        ("callers", "p50", "p99", "answered/s", "p50 here", "p99 here", "here/s", "adds"),
         tuple(_beside(row, without.get(row.callers)) for row in rows),
         marks=tuple(row.status for row in rows),
-        title=f"{of}: {contender(rows[0])}; * {beside}, in process",
+        title=f"{of}: {contender(rows[0])}; here: {beside}, without a server",
         first_number=0,
     )
 
