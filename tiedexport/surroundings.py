@@ -80,6 +80,8 @@ def surround(
         held = footprint(bundle, batch=max(batch), **way)
         result = replace(result, footprints=held)
     if callers:
-        loads = load(bundle, callers, stage=stage[0], batch=min(batch), **way)
+        warmup_s = result.options.get("warmUp", 100.0) / 1e3
+        first, least = stage[0], min(batch)
+        loads = load(bundle, callers, stage=first, batch=least, warmup_s=warmup_s, **way)
         result = replace(result, loads=loads)
     return replace(result, seconds=result.seconds + time.perf_counter() - started)

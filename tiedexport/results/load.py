@@ -12,7 +12,8 @@ class Load(Struct, frozen=True):
     """A number of threads that call one session in a closed loop: each again when it is answered.
 
     Every result is compared bit for bit with that of a single caller: one that differs fails.
-    What is compared is outside the latency of a call, and inside the throughput.
+    What is compared is outside the latency of a call, and inside the throughput. Runtimes take
+    turns; the first call of each caller in a turn is compared and not timed.
 
     Attributes:
         callers: threads of Python that call; `threads` compute for each call.
