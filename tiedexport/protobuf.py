@@ -47,3 +47,13 @@ def with_outputs(model: bytes, names: Iterable[str]) -> bytes:
     """
     outputs = (framed(12, framed(1, name.encode())) for name in names)
     return model + framed(7, b"".join(outputs))
+
+
+def with_inputs(model: bytes, names: Iterable[str]) -> bytes:
+    """A serialised ONNX model whose graph also has these of its initializers as inputs.
+
+    Their values may then be overridden, so that no reader takes them for constants. It is a field
+    input (11) beside `with_outputs`'s; types and shapes are those of the initializers.
+    """
+    inputs = (framed(11, framed(1, name.encode())) for name in names)
+    return model + framed(7, b"".join(inputs))

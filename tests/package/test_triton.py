@@ -10,6 +10,7 @@ import pytest
 from command_line import tiedexport
 from conftest import contents, resign
 from google.protobuf import text_format
+from triton_schema import STAGES, config_of, parameters_of
 from tritonclient.grpc import model_config_pb2
 
 from tiedexport.bundle import MANIFEST, open_bundle
@@ -21,19 +22,6 @@ from tiedexport.package.triton_config import Word, text
 
 if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
-
-STAGES = ("encoder", "decoder", "autoencoder")
-
-
-def config_of(model: Path) -> model_config_pb2.ModelConfig:
-    """A model's configuration, read by Triton's own schema."""
-    return text_format.Parse(
-        (model / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig()
-    )
-
-
-def parameters_of(config: model_config_pb2.ModelConfig) -> dict[str, str]:
-    return {key: value.string_value for key, value in config.parameters.items()}
 
 
 @pytest.mark.parametrize("stage", STAGES)

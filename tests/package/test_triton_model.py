@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from google.protobuf import json_format, text_format
-from tritonclient.grpc import model_config_pb2
+from google.protobuf import json_format
+from triton_schema import config_of
 
 from tiedexport.errors import BundleError, UsageError
 from tiedexport.package import package
@@ -70,8 +70,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def arguments(repository: Path, stage: str) -> dict[str, str]:
     """What the backend tells a model of itself."""
     folder = repository / f"m_{stage}"
-    read = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    config = json_format.MessageToDict(read, preserving_proto_field_name=True)
+    config = json_format.MessageToDict(config_of(folder), preserving_proto_field_name=True)
     return {
         "model_config": json.dumps(config),
         "model_repository": str(folder),

@@ -21,7 +21,9 @@ from tiedexport.cli.options import PATH, comma_separated, common
 @click.option("--precision", help="fp32, fp16 or bf16; default: the runtime's best.")
 @click.option("--threads", type=click.IntRange(min=1), help="Of each instance. Default: 1.")
 @click.option("--instances", type=click.IntRange(min=1), help="Of each model. Default: 1.")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Default: cpu.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "gpu"]), help="Default: gpu for tensorrt, else cpu."
+)
 @click.option("--max-batch", type=click.IntRange(min=1),
               help="Rows that the server puts together at most. Default: 64.")  # fmt: skip
 @click.option("--preferred-batch", callback=comma_separated(int), metavar="8,64",

@@ -44,7 +44,7 @@ class Options:
         name: the models' first name; by default the bundle's.
         runtime, precision, threads: of each instance, as `open_session` takes them.
         instances: of each model, each able to compute a batch at once.
-        device: "cpu" or "gpu".
+        device: "cpu" or "gpu"; by default what the backend is for, "gpu" for tensorrt alone.
         max_batch: rows of the largest batch that the server puts together.
         preferred_batch: sizes at which it waits for no more rows.
         queue_delay_us: how long the first row of a batch waits for others, in µs.
@@ -58,7 +58,7 @@ class Options:
     precision: str | None = None
     threads: int = 1
     instances: int = 1
-    device: str = "cpu"
+    device: str | None = None
     max_batch: int = 64
     preferred_batch: tuple[int, ...] = ()
     queue_delay_us: int = 100
@@ -96,9 +96,10 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
         UsageError: an option is out of range, or the repository's models are of another backend or
             interface.
     """
-    _refuse_mistakes(options)
     name = model_name(options.name or bundle.manifest.name)
-    options = replace(options, name=name)
+    device = options.device or ("gpu" if options.backend == "tensorrt" else "cpu")
+    options = replace(options, name=name, device=device)
+    _refuse_mistakes(options)
     backend = import_module(f"tiedexport.package.triton_{options.backend}").Backend(bundle, options)
     models = {stage: output / f"{name}_{stage}" for stage in STAGES}
     configs = {stage: _config(models[stage].name, stage, backend, options) for stage in STAGES}
@@ -164,7 +165,7 @@ def _config(name: str, stage: str, backend: Backend, options: Options) -> dict[s
     batching: dict[str, Value] = {"max_queue_delay_microseconds": options.queue_delay_us}
     if options.preferred_batch:
         batching["preferred_batch_size"] = list(options.preferred_batch)
-    kind = Word(f"KIND_{options.device.upper()}")
+    kind = Word(f"KIND_{options.device}".upper())
     return {
         "name": name,
         "max_batch_size": options.max_batch,

@@ -10,9 +10,9 @@ from tiedexport.spec import Precision
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tiedexport.spec import TensorSpec
+    from tiedexport.spec import StageSpec, TensorSpec
 
-DATA_TYPES = {
+_DATA_TYPES = {
     Precision.FP32: "TYPE_FP32",
     Precision.FP16: "TYPE_FP16",
     Precision.BF16: "TYPE_BF16",
@@ -53,26 +53,27 @@ def _scalar(value: Value) -> str:
     return '"' + "".join(chr(b) if 32 <= b < 127 else f"\\{b:03o}" for b in escaped) + '"'
 
 
-def tensor(name: str, dtype: Precision, shape: tuple[int, ...]) -> dict[str, Value]:
-    """A model's input or output; `shape` is behind the batch axis."""
-    return {"name": name, "data_type": Word(DATA_TYPES[dtype]), "dims": list(shape)}
-
-
-def warm_up(spec: TensorSpec, batches: tuple[int, ...]) -> list[Value]:
-    """Requests of random inputs that each instance computes before it counts as ready."""
-    value: dict[str, Value] = {
-        "data_type": Word(DATA_TYPES[spec.dtype]),
-        "dims": list(spec.element_shape),
-        "random_data": True,
+def of_stage(stage: StageSpec, max_batch: int) -> dict[str, Value]:
+    """Inputs and outputs, and what each instance computes before it counts as ready."""
+    (of_input,), (of_output,) = stage.inputs, stage.outputs
+    return {
+        "input": _tensor(of_input),
+        "output": _tensor(of_output),
+        "model_warmup": [_warm_up(of_input, batch) for batch in sorted({1, max_batch})],
     }
-    return [
-        {
-            "name": f"batch of {batch}",
-            "batch_size": batch,
-            "inputs": {"key": spec.name, "value": value},
-        }
-        for batch in batches
-    ]
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Value]:
+    return {"name": spec.name, **_type(spec)}
+
+
+def _warm_up(spec: TensorSpec, batch: int) -> dict[str, Value]:
+    given: Value = {"key": spec.name, "value": {**_type(spec), "random_data": True}}
+    return {"name": f"batch of {batch}", "batch_size": batch, "inputs": given}
+
+
+def _type(spec: TensorSpec) -> dict[str, Value]:
+    return {"data_type": Word(_DATA_TYPES[spec.dtype]), "dims": list(spec.element_shape)}
 
 
 def parameters(values: Mapping[str, str]) -> list[Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tiedexport.package.triton import BUNDLE
-from tiedexport.package.triton_config import Value, parameters, tensor, warm_up
+from tiedexport.package.triton_config import Value, of_stage, parameters
 from tiedexport.session import one_precision
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Backend:
 
     def config(self, stage: str) -> dict[str, Value]:
         """As the protocol says."""
-        spec, options = self._bundle.manifest.stage(stage), self._options
-        (of_input,), (of_output,) = spec.inputs, spec.outputs
+        options = self._options
         home = f"../{options.name}_autoencoder/{{version}}/{BUNDLE}"
         told = {
             "stage": stage,
@@ -46,9 +45,7 @@ class Backend:
             told["precision"] = options.precision
         return {
             "backend": "python",
-            "input": tensor(of_input.name, of_input.dtype, of_input.element_shape),
-            "output": tensor(of_output.name, of_output.dtype, of_output.element_shape),
-            "model_warmup": warm_up(of_input, tuple(sorted({1, options.max_batch}))),
+            **of_stage(self._bundle.manifest.stage(stage), options.max_batch),
             "parameters": parameters(told),
         }
 
