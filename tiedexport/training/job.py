@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import shlex
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from tiedexport.errors import RecipeError, UsageError
 from tiedexport.recipe import Recipe, load_recipe
 from tiedexport.training.pictures import CURVES, RECONSTRUCTIONS
 from tiedexport.training.preflight import refuse_model_without_memory, refuse_output
+from tiedexport.training.samples import SamplesInMemory
+from tiedexport.training.stream import StreamedSamples
 from tiedexport.training.trainer import initial_module
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tiedexport.training.group import Group
+    from tiedexport.training.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class Job:
         """The PNGs in that folder."""
         return self.folder / CURVES, self.folder / RECONSTRUCTIONS
 
+    def training_samples(self) -> Samples:
+        """What an epoch of this process takes."""
+        settings, part = self.recipe.training, self.group.part
+        if self.data.stream is not None:
+            return StreamedSamples(self.data.stream, settings, self.input_shape, part)
+        return SamplesInMemory(self.samples("train").to(self.group.device), settings, part)
+
     def samples(self, part: Literal["train", "validation", "test"]) -> Tensor:
         """One part of the data as the module wants it: [n, *input_shape]."""
         array: NDArray[np.float32] = getattr(self.data, part)
@@ -119,11 +130,8 @@ def job_from(
             command += [f"--{name}", str(value)]
     if group.shard:
         command.append("--shard")
-    section = checked.data
     refuse_output(path, path.with_suffix(".training") if path.name else path)
-    loaded = datasets.load(
-        section.source, train=section.train, held_back=section.held_back, seed=section.seed
-    )
+    loaded = datasets.load(**msgspec.structs.asdict(checked.data))
     _refuse_misfit(checked, loaded.record.sample_shape, module.input_shape)
     _refuse_shift(checked, loaded.record.sample_shape)
     return Job(checked, loaded, module.input_shape, group, path, save_every, shlex.join(command))
@@ -147,7 +155,8 @@ def _with_data_beside(recipe: Recipe) -> Recipe:
     """A relative path that leads nowhere from the current folder may do so from the recipe's."""
     source = recipe.data.source
     beside = Path(recipe.path).parent.resolve() / source
-    if source in datasets.NAMES or Path(source).exists() or not beside.exists():
+    here, there = (glob.glob(str(path)) or Path(path).exists() for path in (source, beside))
+    if source in datasets.NAMES or here or not there:
         return recipe
     section = msgspec.structs.replace(recipe.data, source=str(beside))
     return msgspec.structs.replace(recipe, data=section)

@@ -27,7 +27,6 @@ class StreamedSamples:
         stream: the samples.
         settings: batch size and seed.
         input_shape: of one sample as the model takes it.
-        device: where the batches go.
         part: which process this is, of how many.
     """
 
@@ -36,14 +35,12 @@ class StreamedSamples:
         stream: Stream,
         settings: TrainingSection,
         input_shape: Sequence[int],
-        device: torch.device,
         part: Part | None = None,
     ) -> None:
         self.count = stream.count
         self._stream = stream
         self._settings = settings
         self._input_shape = tuple(input_shape)
-        self._device = device
         self._part = part or Part()
 
     def batches(self, epoch: int, first: int = 0) -> Generator[Batch]:
@@ -68,6 +65,6 @@ class StreamedSamples:
                     ahead.append(thread.submit(next, parts, None))
                     values = torch.from_numpy(rows.values).reshape(-1, *self._input_shape)
                     place = slice(rows.first, rows.first + len(values))
-                    yield Batch(values.to(self._device, non_blocking=True), place, rows.total)
+                    yield Batch(values, place, rows.total)
             finally:
                 thread.shutdown(cancel_futures=True)
