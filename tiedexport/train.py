@@ -14,11 +14,18 @@ from tiedexport.results import TrainResult
 from tiedexport.spec import TrainingRecord
 from tiedexport.training.baselines import parameter_counts, pca_rmse
 from tiedexport.training.epochs import checkpoint_of, train_epochs
-from tiedexport.training.group import Group, device_named, joined, naming_process, restarted
+from tiedexport.training.group import (
+    Group,
+    device_named,
+    joined,
+    launched,
+    naming_process,
+    restarted,
+)
 from tiedexport.training.job import Job, job_from, refuse_to_lose
 from tiedexport.training.pictures import draw
 from tiedexport.training.resume import History, load_resume, remove_resume
-from tiedexport.training.samples import Part, SamplesInMemory
+from tiedexport.training.samples import Part
 from tiedexport.training.trainer import Trainer, rmse
 
 if TYPE_CHECKING:
@@ -77,6 +84,8 @@ def train(
     resume = resume or restarted()
     with joined(device, shard=shard) as group:
         progress = progress if progress and group.leads else Progress(quiet=not group.leads)
+        if restarted():
+            progress.say("a process died: all have been started again")
         job = job_from(recipe, output, data, epochs, device, seed, group, save_every)
         if not resume:
             refuse_to_lose(job)
@@ -183,15 +192,14 @@ def _finished(job: Job) -> TrainingRecord | None:
 
 
 def _trained(job: Job, resume: bool, progress: Progress) -> TrainingRecord:
-    samples = SamplesInMemory(
-        job.samples("train").to(job.device), job.recipe.training, job.group.part
-    )
+    samples = job.training_samples()
     trainer = Trainer(job.recipe, samples, job.group, job.data.record.sample_shape)
     history = _starting_point(job, trainer, resume, progress)
     try:
         return _run(job, trainer, history, progress)
     except KeyboardInterrupt:
-        progress.say(_farewell(job))
+        if not launched():  # or it may be for another's death that this one is to end
+            progress.say(_farewell(job))
         raise
 
 

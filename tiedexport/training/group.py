@@ -118,6 +118,16 @@ def naming_process(group: Group) -> Iterator[None]:
         ) from error
 
 
+def leads() -> bool:
+    """Whether this process shows what many do; true where there is one."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def launched() -> bool:
+    """Whether `tiedexport train --nproc` started this process."""
+    return MEETING_PLACE in os.environ
+
+
 def restarted() -> bool:
     """Whether torchrun started this process in the place of one that died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
