@@ -18,6 +18,7 @@ from tiedexport.errors import BadInputError, MissingRuntimeError, RuntimeFailedE
 from tiedexport.results import BuildResult, TrainResult, to_json
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.kinds import read_result
+from tiedexport.results.suite import SuiteModel, SuiteResult
 
 pytestmark = pytest.mark.usefixtures("quick_charts")
 
@@ -118,6 +119,30 @@ def test_what_is_no_result_is_refused_by_name(files, content, got):
         reporting.write(files / "m.tied", [path], files / "r.html")
     assert got in str(caught.value)
     assert caught.value.hint
+
+
+def suite_result() -> SuiteResult:
+    bench = msgspec.structs.replace(handmade.bench_result(), bundle="layer-1.tied")
+    models = [
+        SuiteModel(name, widths, 4 << 20, msgspec.structs.replace(bench, bundle=f"{name}.tied"))
+        for name, widths in (("layer-1", (1024, 256)), ("digits", (784, 392)))
+    ]
+    told = ("untrained", "2026-01-02", "abc123", handmade.ENVIRONMENT, 1.0)
+    return SuiteResult(tuple(models), *told)
+
+
+def test_the_standing_suite_is_shown_as_that_of_its_machine_not_of_the_bundle(files):
+    (files / "cpu-1.json").write_bytes(to_json(suite_result()))
+    assert read_result(files / "cpu-1.json") == suite_result()
+    path = reporting.write(files / "m.tied", [files / "cpu-1.json"], files / "r.html")
+    for text in (Outline(path.read_text("utf-8")).text, path.with_suffix(".md").read_text("utf-8")):
+        assert "The standing suite" in text
+        assert "not of this bundle" in text
+        assert "layer-1 (1024 - 256; 4.00 MiB in fp32)" in text
+        assert "digits (784 - 392; 4.00 MiB in fp32), autoencoder: latency" in text
+        assert "tiedexport bench --suite" in text
+    # It is no measurement of this model.
+    assert "not known before tiedexport bench has run" in path.read_text("utf-8")
 
 
 def test_two_results_of_a_verb_are_refused(files):

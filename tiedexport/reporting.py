@@ -14,6 +14,7 @@ from tiedexport.results import BenchResult, TrainResult, VerifyResult
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.kinds import read_result
 from tiedexport.results.server import ServerResult
+from tiedexport.results.suite import SuiteResult
 from tiedexport.results.ties import AuditResult
 from tiedexport.runtimes import runtime_named
 
@@ -29,6 +30,7 @@ _VERBS: dict[type, str] = {
     TrainResult: "train",
     AuditResult: "audit",
     ServerResult: "server",
+    SuiteResult: "suite",
 }
 
 
@@ -69,6 +71,7 @@ def present(
     train: TrainResult | None = None,
     audit: AuditResult | None = None,
     server: ServerResult | None = None,
+    suite: SuiteResult | None = None,
     output: Path,
 ) -> Path:
     """Watch the model at work, decide what to deploy, and write the report; see `report`."""
@@ -88,6 +91,7 @@ def present(
         train=train,
         audit=audit,
         server=server,
+        suite=suite,
         observation=seen,
         advice=advise(bench, verify, audit, hidden_copies),
         output=output,
@@ -103,8 +107,11 @@ def _parts(result: object) -> list[Any]:
 def _refuse_of_another(bundle: Bundle, result: Any, path: object) -> None:
     """A result names its bundle by path, which may have moved since, and tells of its weights.
 
-    That of a training names none; the bundle holds its record instead.
+    That of a training names none; the bundle holds its record instead. The standing suite is of
+    models of its own.
     """
+    if isinstance(result, SuiteResult):
+        return
     if isinstance(result, TrainResult):
         own = bundle.manifest.training in (None, result.record)
         got, expected = result.checkpoint, f"the training that {bundle.path.name} records"

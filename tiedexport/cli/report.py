@@ -19,9 +19,9 @@ from tiedexport.output import Output
 def report(quiet: bool, bundle: Path, results: tuple[Path, ...], output: Path) -> None:
     """Write a page about a bundle that one looks at before one reads.
 
-    RESULT.json is what audit, verify, bench, train or demo wrote with --json; what is not given
-    is not shown, and the page says which command makes it. It is one HTML file that asks the
-    network for nothing, and the same in Markdown with PNGs for a pull request.
+    RESULT.json is what audit, verify, bench, train or demo wrote with --json, or what bench --suite
+    keeps; what is not given is not shown, and the page says which command makes it. It is one HTML
+    file that asks the network for nothing, and the same in Markdown with PNGs for a pull request.
     """
     from tiedexport import reporting
     from tiedexport.report.tables import size

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tiedexport.results import BenchResult, TrainResult, VerifyResult
     from tiedexport.results.observation import Observation
     from tiedexport.results.server import ServerResult
+    from tiedexport.results.suite import SuiteResult
     from tiedexport.results.ties import AuditResult
 
 __all__ = ["as_images", "audit_report", "reconstruction_grid", "report", "training_curves"]
@@ -29,6 +30,7 @@ def report(
     train: TrainResult | None = None,
     audit: AuditResult | None = None,
     server: ServerResult | None = None,
+    suite: SuiteResult | None = None,
     observation: Observation | str | None = None,
     advice: str = "",
     output: Path,
@@ -43,6 +45,7 @@ def report(
         audit: copies of each tied weight at every stage; without it, the tie is judged by the
             bytes of the bundle's files alone.
         server: a server under load to show; without it, its section is left out.
+        suite: the standing models on a machine, to show; without it, its section is left out.
         observation: of `tiedexport.observation.observe`, or why there is none.
         advice: what to deploy, in a sentence, as `tiedexport.advice.advise` says.
         output: the HTML file; the twin has the suffix `.md`, its pictures `<stem>-pictures/`.
@@ -60,7 +63,7 @@ def report(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     training = train.record if train is not None else opened.manifest.training
     seen = content.NOT_OBSERVED if observation is None else observation
-    found = content.Found(verify, bench, training, audit, seen, advice, server)
+    found = content.Found(verify, bench, training, audit, seen, advice, server, suite)
     return _write(content.page(opened, found), Path(output))
 
 

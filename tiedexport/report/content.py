@@ -15,6 +15,7 @@ from tiedexport.report import (
     samples_section,
     server_section,
     speed_section,
+    suite_section,
     tie_tables,
     ties_section,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tiedexport.results import BenchResult, VerifyResult
     from tiedexport.results.observation import Observation
     from tiedexport.results.server import ServerResult
+    from tiedexport.results.suite import SuiteResult
     from tiedexport.results.ties import AuditResult
     from tiedexport.spec import TrainingRecord
 
@@ -51,6 +53,7 @@ class Found:
     observation: Observation | str = NOT_OBSERVED
     advice: str = ""
     server: ServerResult | None = None
+    suite: SuiteResult | None = None
 
 
 def page(bundle: Bundle, found: Found) -> Page:
@@ -72,6 +75,7 @@ def page(bundle: Bundle, found: Found) -> Page:
         *([numbers_section.section(found.verify)] if found.verify is not None else []),
         *([speed_section.section(found.bench)] if found.bench is not None else []),
         *([server_section.section(found.server)] if found.server is not None else []),
+        *([suite_section.section(found.suite)] if found.suite is not None else []),
         _closing_section(bundle, found),
     )
     subtitle = _subtitle(bundle)
@@ -173,7 +177,8 @@ def _training_section(record: TrainingRecord) -> Section:
 
 
 def _closing_section(bundle: Bundle, found: Found) -> Section:
-    results = [r for r in (found.audit, found.verify, found.bench, found.server) if r is not None]
+    all_of_them = (found.audit, found.verify, found.bench, found.server, found.suite)
+    results = [result for result in all_of_them if result is not None]
     environments = [result.environment for result in results]
     blocks: list[Block] = [Commands(_commands(bundle, found))]
     distinct = [e for index, e in enumerate(environments) if e not in environments[:index]]
@@ -202,6 +207,7 @@ def _commands(bundle: Bundle, found: Found) -> tuple[str, ...]:
         ("verify", found.verify, f"tiedexport verify {path}{' --layers' * layers}"),
         ("bench", found.bench, _bench_command(path, found.bench) if found.bench else ""),
         ("server", found.server, _server_command(path, found.server) if found.server else ""),
+        ("suite", found.suite, "tiedexport bench --suite"),
     ):
         if ran is not None:
             files.append(f"{name}.json")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tiedexport.errors import BadInputError
 from tiedexport.results import RESULT_SCHEMA, TrainResult, VerifyResult
 from tiedexport.results.demo import DemoResult
 from tiedexport.results.reading import decoded, json_object, read_bench
 from tiedexport.results.server import SERVER_SCHEMA, ServerResult
+from tiedexport.results.suite import SuiteResult
 from tiedexport.results.ties import AuditResult
 
 if TYPE_CHECKING:
@@ -16,21 +17,24 @@ if TYPE_CHECKING:
 
     from tiedexport.results import BenchResult
 
-_BY_FIELD: dict[str, type[DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult]] = {
+AnyResult: TypeAlias = (
+    DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult | SuiteResult
+)
+
+_BY_FIELD: dict[str, type[AnyResult]] = {
     "report": DemoResult,
     "comparisons": VerifyResult,
     "findings": AuditResult,
     "record": TrainResult,
     "url": ServerResult,
+    "commit": SuiteResult,
 }
 """A field that only one verb's result has, and its record."""
 
-_VERBS = "audit, bench, bench --server, demo, train or verify"
+_VERBS = "audit, bench, bench --server, bench --suite, demo, train or verify"
 
 
-def read_result(
-    path: str | Path,
-) -> BenchResult | DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult:
+def read_result(path: str | Path) -> AnyResult | BenchResult:
     """What a verb wrote with `--json`, of this version or an earlier one.
 
     Raises:
