@@ -87,6 +87,8 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(PIP) $(KEEPING) -e '.[cpu,rtx,train,docs,dev]'
 	$(PIP) --no-deps --target $(VENV)/tensorrt-10.12 --upgrade tensorrt-cu12-bindings || \
 	  echo "no bindings of TensorRT 10.12 for this Python: their test will be skipped"
+	$(PIP) --no-deps --target $(VENV)/kserve --upgrade kserve || \
+	  echo "no models of KServe's API for this Python: their test will be skipped"
 	$(PIP) --no-deps --target $(VENV)/triton --upgrade nvidia-pytriton || \
 	  echo "no Triton server for this machine: tests of it will be skipped"
 	@touch $(VENV)/demo.stamp $@

@@ -34,12 +34,22 @@ from tiedexport.cli.options import PATH, comma_separated, common
               help="Of the bundle, by each instance that starts. Default: hash.")  # fmt: skip
 @click.option("--server", metavar="URL",
               help="A running server: it is told to load what was written.")  # fmt: skip
+@click.option("--image", metavar="REGISTRY/NAME:TAG",
+              help="Of the pods; default: tiedexport-server:VERSION.")  # fmt: skip
+@click.option("--models-image", metavar="REGISTRY/NAME:TAG",
+              help="Of the models, as a volume; default: a claim has them.")  # fmt: skip
+@click.option("--kserve", is_flag=True, default=None,
+              help="An InferenceService in place of a Deployment.")  # fmt: skip
+@click.option("--min-replicas", type=click.IntRange(min=1), help="Pods at least. Default: 1.")
+@click.option("--max-replicas", type=click.IntRange(min=1), help="Pods at most. Default: 4.")
 @common
 def package(quiet: bool, **arguments: Any) -> None:
-    """Write a bundle in the form that a server takes: a Triton model repository.
+    """Write a bundle in the form that a server or a cluster takes.
 
-    Encoder, decoder and autoencoder become three models of one version, and share one copy of the
-    weights. A repository that has them gets the next version.
+    triton: a model repository. Encoder, decoder and autoencoder become three models of one version,
+    and share one copy of the weights. A repository that has them gets the next version.
+
+    kubernetes: such a repository, a Dockerfile, and a Deployment with Service and autoscaler.
     """
     from tiedexport import package as verb
 
