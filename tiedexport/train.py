@@ -14,19 +14,13 @@ from tiedexport.results import TrainResult
 from tiedexport.spec import TrainingRecord
 from tiedexport.training.baselines import parameter_counts, pca_rmse
 from tiedexport.training.epochs import checkpoint_of, train_epochs
-from tiedexport.training.group import (
-    Group,
-    device_named,
-    joined,
-    launched,
-    naming_process,
-    restarted,
-)
+from tiedexport.training.group import Group, device_named, joined, naming_process
 from tiedexport.training.job import Job, job_from, refuse_to_lose
 from tiedexport.training.pictures import draw
 from tiedexport.training.resume import History, load_resume, remove_resume
 from tiedexport.training.samples import Part
 from tiedexport.training.trainer import Trainer, rmse
+from tiedexport.training.worker import launched, restarted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -42,8 +42,7 @@ def train(nproc: int | None, max_restarts: int, dry_run: bool, **arguments: Any)
 
     torchrun … -m tiedexport train RECIPE trains it on many hosts.
     """
-    from tiedexport.training.group import launched, leads
-    from tiedexport.training.launch import launch, reporting_to_launcher
+    from tiedexport.training.worker import launched, leads, reporting_to_launcher
 
     if dry_run:
         _show_plan(arguments, nproc, leads())
@@ -53,7 +52,7 @@ def train(nproc: int | None, max_restarts: int, dry_run: bool, **arguments: Any)
     elif nproc is None:
         _train(**arguments, leads=leads())
     else:
-        launch(sys.argv[1:], nproc, max_restarts)
+        _launch(arguments, nproc, max_restarts)
 
 
 def _train(quiet: bool, json_file: Path | None, leads: bool, **arguments: Any) -> None:
@@ -67,6 +66,21 @@ def _train(quiet: bool, json_file: Path | None, leads: bool, **arguments: Any) -
     out.show(result)
     out.say(verb.summary(result))
     out.say(f"next: tiedexport build {shlex.quote(result.checkpoint)}")
+
+
+def _launch(arguments: dict[str, Any], nproc: int, max_restarts: int) -> None:
+    from tiedexport.recipe import load_recipe
+    from tiedexport.training.launch import launch
+
+    load_recipe(arguments["recipe"])  # before many processes find it invalid
+    words = sys.argv[1:]
+    try:
+        launch(("-m", "tiedexport", *words), nproc, max_restarts)
+    except KeyboardInterrupt:
+        if Path(f"{arguments['output']}.resume").exists():
+            command = ["tiedexport", *(word for word in words if word != "--resume"), "--resume"]
+            click.echo(f"stopped; to go on: {shlex.join(command)}", err=True)
+        raise
 
 
 def _show_plan(arguments: dict[str, Any], nproc: int | None, leads: bool) -> None:

@@ -15,14 +15,12 @@ from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-d
 
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.training.samples import Part
+from tiedexport.training.worker import MEETING_PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
-
-MEETING_PLACE = "TIEDEXPORT_TRAINING"
-"""The variable that names the folder of those whom `tiedexport train --nproc` started."""
 
 
 @dataclass(frozen=True)
@@ -116,21 +114,6 @@ def naming_process(group: Group) -> Iterator[None]:
             got=str(error).splitlines()[0],
             hint="where another process died first, its own words say why",
         ) from error
-
-
-def leads() -> bool:
-    """Whether this process shows what many do; true where there is one."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def launched() -> bool:
-    """Whether `tiedexport train --nproc` started this process."""
-    return MEETING_PLACE in os.environ
-
-
-def restarted() -> bool:
-    """Whether torchrun started this process in the place of one that died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def device_named(name: str) -> torch.device:
