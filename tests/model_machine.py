@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent / "runtimes"))
 
-from recorded_machine import Logger, put_into_machine
+from recorded_machine import VERSION, Logger, put_into_machine
 from recording_gpu import Stream
 from recording_tensorrt import Engine, RecordingTensorRT, Tensor
 
@@ -242,6 +242,23 @@ def model_machine(monkeypatch) -> ModelGpu:
 
     gpu.logger = Logger()
     gpu.logger.collectors = real.logger.collectors
+    give_a_clock(monkeypatch, gpu)
+    put_into_machine(monkeypatch, gpu, load)
+    return gpu
+
+
+def machine_of_plans(monkeypatch) -> ModelGpu:
+    """The same without the package: `recorded_machine.give_plans` says what its plans are."""
+    gpu = ModelGpu()
+    gpu.logger = Logger()
+    handle = trt.Handle(gpu.module, "tensorrt_rtx", VERSION, gpu.logger)
+    give_a_clock(monkeypatch, gpu)
+    put_into_machine(monkeypatch, gpu, lambda name: handle)
+    return gpu
+
+
+def give_a_clock(monkeypatch, gpu: ModelGpu) -> None:
+    """Whatever copies or computes takes a step; the host has no time of its own."""
     real_enqueue = Stream.enqueue
 
     def enqueue(stream: Stream, name: str, work) -> None:
@@ -253,5 +270,3 @@ def model_machine(monkeypatch) -> ModelGpu:
 
     monkeypatch.setattr(Stream, "enqueue", enqueue)
     monkeypatch.setattr(cuda, "perf_counter", lambda: gpu.clock_ms / 1e3)
-    put_into_machine(monkeypatch, gpu, load)
-    return gpu
