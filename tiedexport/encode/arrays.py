@@ -92,7 +92,7 @@ class Array:
                 array = (
                     self._mapped(first, last) if self._stream is None else self._read(first, last)
                 )
-            columns = {"file": [self.path] * len(array), "row": np.arange(first, last)}
+            columns = {"file": self.path, "row": np.arange(first, last)}
             yield checked_rows(first, array, columns, self._intake, self.path)
 
     def _mapped(self, first: int, last: int) -> NDArray[Any]:

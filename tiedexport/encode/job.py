@@ -32,6 +32,9 @@ JOB, LOCK, DONE, REJECTED, COMPLETE = (
     "_job.json", "_lock", "_done", "_rejected", "_complete.json",
 )  # fmt: skip
 
+ARRAY = "rows.npy"
+"""What becomes an array's own file when it is whole."""
+
 _STAGED = re.compile(r"\.part-(\d+)\.")
 
 
@@ -179,9 +182,15 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Held for moments in which shards must not meet: where a job is begun and where it ends."""
+    """Held for moments in which shards must not meet: where a job is begun and where it ends.
+
+    What is written then, and was left half written by a killed process, is removed.
+    """
     with (folder / LOCK).open("ab") as file:
         _flock(file.fileno(), fcntl.LOCK_EX, folder)
+        for name in (JOB, COMPLETE, ARRAY):
+            for path in folder.glob(f".{name}.*.new"):
+                path.unlink()
         yield
 
 

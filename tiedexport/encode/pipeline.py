@@ -194,13 +194,14 @@ def disk_reported(folder: Path) -> Iterator[None]:
 def _rejected(work: Work, number: int, rows: Rows) -> Iterator[dict[str, Any]]:
     """What is kept of each row that was rejected."""
     for place, reason in rows.rejected.items():
-        kept = {name: _plain(values[place]) for name, values in rows.columns.items()}
+        kept = {name: _plain(values, place) for name, values in rows.columns.items()}
         file = _file_of(work, number, rows, place)
         yield {"file": file, "row": rows.first + place, "reason": reason, "columns": kept}
 
 
-def _plain(value: Any) -> Any:
-    """A value of numpy or Arrow as JSON has it, or its text."""
+def _plain(values: Any, place: int) -> Any:
+    """A value of a column as JSON has it, or its text."""
+    value = values if isinstance(values, str) else values[place]
     for method in ("as_py", "item"):
         if hasattr(value, method):
             value = getattr(value, method)()

@@ -12,7 +12,8 @@ import numpy as np
 
 from tiedexport import atomic
 from tiedexport.data.extras import needed_for
-from tiedexport.encode.job import Done, all_done, part_name
+from tiedexport.encode.arrow import of_booleans, of_column, of_numbers
+from tiedexport.encode.job import ARRAY, Done, all_done, part_name
 from tiedexport.errors import DataError, UsageError
 from tiedexport.spec import Precision
 
@@ -130,18 +131,13 @@ class ParquetSink:
         if rows.rejected:
             flat = flat[good]
         field = self.schema.field(self._spec.name)
-        code = pa.FixedSizeListArray.from_arrays(
-            pa.array(flat.reshape(-1), field.type.value_type), type=field.type
+        code = pa.FixedSizeListArray.from_arrays(of_numbers(flat.reshape(-1)), type=field.type)
+        names = self.schema.names[:-1]
+        kept = pa.Table.from_arrays(
+            [of_column(rows.columns[name], len(codes)) for name in names],
+            schema=self.schema.remove(len(names)),
         )
-        kept = pa.table(
-            {
-                field.name: rows.columns[field.name]
-                for field in self.schema
-                if field.name in rows.columns
-            },
-            schema=self.schema.remove(self.schema.get_field_index(field.name)),
-        )
-        kept = kept.filter(pa.array(good)) if rows.rejected else kept
+        kept = kept.filter(of_booleans(good)) if rows.rejected else kept
         return kept.append_column(field, code)
 
     def intact(self, done: Done) -> bool:
@@ -207,7 +203,7 @@ class ArraySink:
     """
 
     def __init__(self, target: Path, folder: Path, job: Job, spec: TensorSpec) -> None:
-        self._target, self._staged = target, folder / "rows.npy"
+        self._target, self._staged = target, folder / ARRAY
         self._folder, self._job = folder, job
         self._dtype = stored_dtype(spec)
         self._shape = (job.rows, *spec.element_shape)

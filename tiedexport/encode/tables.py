@@ -12,6 +12,7 @@ import numpy as np
 
 from tiedexport.data.extras import needed_for
 from tiedexport.data.files import SAMPLE_KEYS
+from tiedexport.encode.arrow import of_booleans
 from tiedexport.encode.rows import Intake, Rows, checked_rows, merged
 from tiedexport.errors import ArrayError, DataError
 
@@ -81,7 +82,7 @@ class Table:
         place = table.column_names.index(self._column)
         column = table.column(place).combine_chunks()
         if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+            column = column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
         kept = table.remove_column(place)
         columns = dict(zip(kept.column_names, kept.columns, strict=True))
         values, rejected = _values(column, self._intake, self._shape)
@@ -207,7 +208,7 @@ def _values(
         for i in np.flatnonzero(good & (lengths != math.prod(shape))):
             rejected[int(i)] = f"{lengths[i]} values, not {math.prod(shape)}"
             good[i] = False
-    flat = column if good.all() else column.filter(pa.array(good))
+    flat = column if good.all() else column.filter(of_booleans(good))
     while pa.types.is_nested(flat.type):
         flat = flat.flatten()
     if flat.null_count:
