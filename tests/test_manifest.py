@@ -59,6 +59,21 @@ def test_a_signed_manifest_that_json_cannot_hold_is_not_valid(body: bytes):
         decode_manifest(signed(body), "here")
 
 
+@pytest.mark.parametrize(
+    ("raw", "got", "expected"),
+    [
+        (b"{}", "no digest", "as its last member"),
+        (b'{\n  "schema": 2\n}\n', "no digest", "as its last member"),
+        (b'{,\n  "digest": "ab"\n}\n', "a digest 'ab", hashlib.sha256(b"{").hexdigest()),
+    ],
+)
+def test_a_manifest_whose_digest_is_gone_or_another_says_which(raw: bytes, got, expected):
+    with pytest.raises(BundleError, match="damaged or was edited") as caught:
+        decode_manifest(raw, "here")
+    assert str(caught.value.got).startswith(got)
+    assert expected in str(caught.value.expected)
+
+
 def signed(body: bytes) -> bytes:
     head = body.removesuffix(b"\n}")
     return head + b',\n  "digest": "%s"\n}\n' % hashlib.sha256(head).hexdigest().encode()

@@ -196,8 +196,8 @@ def decode_manifest(raw: bytes, where: object) -> Manifest:
         raise BundleError(
             "the manifest is damaged or was edited",
             where=where,
-            got=f"a digest ending {tail[:64].decode('ascii', 'replace')!r}",
-            expected=digest,
+            got=f"a digest {tail[:64].decode('ascii', 'replace')!r}" if key else "no digest",
+            expected=digest if key else "the digest of its bytes as its last member",
             hint="copy the bundle again, or rebuild it: tiedexport build model.pt",
         )
     try:

@@ -19,14 +19,15 @@ constexpr std::int64_t newest_schema = 2;  // this release reads it and every ea
 std::string signed_body(std::string_view bytes, const std::string& where) {
   constexpr std::string_view key = ",\n  \"digest\": \"", end = "\"\n}\n";
   const std::size_t at = bytes.rfind(key);
-  const std::string_view body = bytes.substr(0, at == std::string_view::npos ? 0 : at);
+  const bool there = at != std::string_view::npos;
+  const std::string_view body = bytes.substr(0, there ? at : 0);
   const std::string digest = sha256_hex(body);
-  const std::string_view tail =
-      at == std::string_view::npos ? bytes : bytes.substr(at + key.size());
-  if (at == std::string_view::npos || tail != digest + std::string(end))
+  const std::string_view tail = there ? bytes.substr(at + key.size()) : "";
+  if (!there || tail != digest + std::string(end))
     throw Error(TIEDEXPORT_CORRUPT,
                 {"the manifest is damaged or was edited", where,
-                 "a digest ending " + quoted(tail.substr(0, 64)), digest,
+                 there ? "a digest " + quoted(tail.substr(0, 64)) : "no digest",
+                 there ? digest : "the digest of its bytes as its last member",
                  "copy the bundle again, or rebuild it: tiedexport build model.pt"});
   return std::string(body) + "\n}";
 }
