@@ -118,7 +118,7 @@ def _tie_answer(bundle: Bundle, accounts: list[Storage], audit: AuditResult | No
     worst = max(accounts, key=lambda account: account.ratio)
     stored = (
         f"files of {size(worst.stored_bytes)}, headers and graphs included, hold "
-        f"{size(worst.needed_bytes)} of {worst.precision} parameters: {worst.ratio:.3f} ×"
+        f"{size(worst.needed_bytes)} of {worst.precision} parameters: {worst.ratio:.3f}\u00a0×"
     )
     bars = bytes_charts.stage_bars(audit) if audit is not None else []
     bars = bars or bytes_charts.storage_bars(accounts)

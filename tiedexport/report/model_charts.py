@@ -123,7 +123,8 @@ def error_chart(errors: Sequence[float], who: str) -> Spec:
     bars = alt.Chart(alt.InlineData(values=rows)).mark_bar(color=SERIES[0]).encode(
         x=alt.X("from:Q", bin="binned", title="RMSE of a sample", axis=alt.Axis(tickCount=6)),
         x2="to:Q",
-        y=alt.Y("samples:Q"),
+        # Room above the bars for the label of the line.
+        y=alt.Y("samples:Q", scale=alt.Scale(domainMax=1.2 * int(max(counts)))),
         tooltip=[alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("from", "to", "samples")],
     )  # fmt: skip
     line = alt.Chart(alt.InlineData(values=[{"at": mean}])).encode(x="at:Q")
