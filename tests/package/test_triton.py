@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from triton_schema import STAGES, config_of, parameters_of
 from tritonclient.grpc import model_config_pb2
 
 from tiedexport.bundle import MANIFEST, open_bundle
-from tiedexport.errors import BundleError, UsageError
+from tiedexport.errors import BundleError, MissingRuntimeError, UsageError
 from tiedexport.inspect import inspect
 from tiedexport.package import formats, package
 from tiedexport.package.triton import model_name
@@ -128,6 +129,18 @@ def test_mistakes_are_refused_before_anything_is_written(
     with pytest.raises(UsageError, match=told):
         package(dense_bundle, tmp_path / "models", **options)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_server_that_is_not_there_leaves_what_was_written(
+    dense_bundle: Bundle, tmp_path: Path
+) -> None:
+    with socket.socket() as nobody:  # bound, and listening to nobody
+        nobody.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(MissingRuntimeError, match="no server answers") as error:
+            package(dense_bundle, tmp_path, name="m", server=server)
+    assert "repeat the command" in str(error.value)
+    assert (tmp_path / "m_encoder/1/model.py").is_file()
 
 
 def test_a_precision_that_the_bundle_lacks_is_refused(folder: Path, tmp_path: Path) -> None:

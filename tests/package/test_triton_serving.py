@@ -20,7 +20,9 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.checkpoint import save_checkpoint
+from tiedexport.errors import RuntimeFailedError
 from tiedexport.export import build
+from tiedexport.package.triton_server import load
 from tiedexport.session import open_session
 
 if TYPE_CHECKING:
@@ -136,6 +138,12 @@ def test_bad_shapes_and_types_are_refused_by_name(
         caller.ask(trainings[0], stage, x)
 
 
+def test_a_model_that_does_not_load_is_told_in_the_servers_words(server: TritonServer) -> None:
+    with pytest.raises(RuntimeFailedError, match="digits_nothing") as error:
+        load(f"http://{server.http}", ["digits_nothing", "digits_encoder"])
+    assert "explicit" in str(error.value)
+
+
 @dataclass
 class Watched:
     """What callers saw, of whom each thread writes at will: appending and counting are atomic."""
@@ -182,7 +190,7 @@ class Watched:
                     whole, newest = ask("autoencoder", self.rows[rows])
                     self.compare("autoencoder", newest, whole, self.reconstructions[newest][rows])
                 except Exception as error:
-                    self.wrong.append(repr(error))
+                    self.wrong.append(f"{type(error).__name__}: {error}")
 
 
 def watched(bundles: list[Bundle]) -> Watched:
