@@ -44,7 +44,7 @@ class Scripted:
 
 
 class Row:
-    remark = ""
+    remark, on_gpu = "", False
 
     def __init__(self, name: str, absent: bool):
         self.name, self.slow, self.packs = name, name == "reference", name.startswith("packs")

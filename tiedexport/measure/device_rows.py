@@ -14,7 +14,6 @@ from tiedexport.measure.statistics import figures
 from tiedexport.measure.turns import Budget, Row
 from tiedexport.on_device.parts import PartsContender
 from tiedexport.results.device import PARTS, DeviceTimes
-from tiedexport.runtimes import runtime_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +63,7 @@ def open_device_rows(rows: Sequence[Row], bundle: Bundle) -> list[DeviceRow]:
     """Two for each row on a GPU, without and with a CUDA graph, or why not if it has not opened."""
     found = []
     for index, row in enumerate(rows):
-        if runtime_named(row.runtime).on_gpu:
+        if row.on_gpu:
             for graph in (False, True):
                 one = DeviceRow(row.runtime, row.precision, row.reason, row.memory)
                 one.of, one.graph = index, graph

@@ -28,7 +28,14 @@ def rows_of(bundle: Bundle, wanted: Sequence[str], memory: Memory | Literal["bot
         UsageError: there is no such runtime or mode.
     """
     return [
-        Row(one.runtime.name, one.precision, one.reason, one.memory, one.runtime.remark)
+        Row(
+            one.runtime.name,
+            one.precision,
+            one.reason,
+            one.memory,
+            one.runtime.remark,
+            one.runtime.on_gpu,
+        )
         for one in candidates(bundle, wanted, memory)
     ]
 

@@ -86,6 +86,7 @@ class Row:
 
     Attributes:
         remark: what must be said beside its figures.
+        on_gpu: whether it computes on a device with memory of its own.
         warm_up, samples_ns, spent_s, calls_a_turn, untimed, running: of the present heat.
     """
 
@@ -94,6 +95,7 @@ class Row:
     reason: str = ""
     memory: Memory = "shared"
     remark: str = ""
+    on_gpu: bool = False
     status: Status = "not run"
     contender: Contender | None = None
     warm_up: WarmUp | None = None
