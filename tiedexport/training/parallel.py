@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tiedexport.errors import TieBrokenError
 
 if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
     from tiedexport.families import StagedModule
     from tiedexport.training.group import Group
 
@@ -41,9 +40,7 @@ def distributed_over(group: Group, module: StagedModule) -> nn.Module:
     """
     logits = Logits(module)
     if group.shard:
-        shared = _names_by_parameter(module)
-        fully_shard(logits, mesh=init_device_mesh(group.device.type, (group.part.processes,)))
-        _refuse_split_ties(shared, _names_by_parameter(module))
+        _shard(logits, group)
         return logits
     if group.part.processes == 1:
         return logits
@@ -55,10 +52,19 @@ def distributed_over(group: Group, module: StagedModule) -> nn.Module:
     )
 
 
-def whole(tensor: Tensor) -> Tensor:
+def is_sharded(tensor: Tensor, group: Group) -> bool:
+    """Whether each process of the group holds some of its rows."""
+    if not group.shard:
+        return False
+    from torch.distributed.tensor import DTensor  # as slow to import as all of torch
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Tensor, group: Group) -> Tensor:
     """All rows, on the CPU, in memory of its own; every process has to ask for a sharded one."""
-    if isinstance(tensor, DTensor):
-        tensor = tensor.full_tensor()
+    if is_sharded(tensor, group):
+        tensor = cast("DTensor", tensor).full_tensor()
     return tensor.detach().to("cpu", copy=True)
 
 
@@ -67,11 +73,20 @@ def own_rows(tensor: Tensor, group: Group) -> tuple[Tensor, slice]:
 
     Rows are dealt as by `torch.chunk`: ⌈rows / processes⌉ each, as long as there are any.
     """
-    if not isinstance(tensor, DTensor):
+    if not is_sharded(tensor, group):
         return tensor.detach(), slice(0, len(tensor) if tensor.ndim else 0)
-    own = tensor.to_local().detach()
+    own = cast("DTensor", tensor).to_local().detach()
     first = min(len(tensor), -(-len(tensor) // group.part.processes) * group.part.rank)
     return own, slice(first, first + len(own))
+
+
+def _shard(logits: Logits, group: Group) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    before = _names_by_parameter(logits)
+    fully_shard(logits, mesh=init_device_mesh(group.device.type, (group.part.processes,)))
+    _refuse_split_ties(before, _names_by_parameter(logits))
 
 
 def _names_by_parameter(module: nn.Module) -> set[frozenset[str]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from safetensors import SafetensorError
-from torch.distributed.tensor import DTensor
 
 from tiedexport.checkpoint import load_safely, save_atomically
 from tiedexport.errors import CheckpointError, UsageError
+from tiedexport.training.parallel import is_sharded
 from tiedexport.training.shards import Rows, folder_of, remove_others, write_shards
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def save_resume(path: Path, trainer: Trainer, data: DataRecord, history: History
         moment = f"{history.epochs}-{trainer.steps_done}"
         shards = write_shards(folder_of(path), moment, state["tensors"], trainer.group)
     if trainer.group.leads:
-        tensors = {k: t.detach() for k, t in state["tensors"].items() if not isinstance(t, DTensor)}
+        tensors = {
+            name: tensor.detach()
+            for name, tensor in state["tensors"].items()
+            if not is_sharded(tensor, trainer.group)
+        }
         save_atomically(
             path,
             {

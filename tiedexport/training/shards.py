@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.distributed.tensor import DTensor
 
 from tiedexport.atomic import replacing
 from tiedexport.bundle import file_sha256
 from tiedexport.errors import CheckpointError
-from tiedexport.training.parallel import own_rows
+from tiedexport.training.parallel import is_sharded, own_rows
 from tiedexport.weights_file import write_weights
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def write_shards(
     own = {
         key: own_rows(tensor, group)[0].cpu().numpy()
         for key, tensor in tensors.items()
-        if isinstance(tensor, DTensor)
+        if is_sharded(tensor, group)
     }
     names = [_file_name(name, rank, group) for rank in range(group.part.processes)]
     path = folder / names[group.part.rank]

@@ -194,7 +194,7 @@ class Trainer:
         copies: dict[int, Tensor] = {}
         for tensor in (state := self.module.state_dict(keep_vars=True)).values():
             if id(tensor) not in copies:
-                copies[id(tensor)] = whole(tensor)
+                copies[id(tensor)] = whole(tensor, self.group)
         return {name: copies[id(tensor)] for name, tensor in state.items()}
 
     def _start_of(self, epoch: int) -> Position:
