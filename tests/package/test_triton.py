@@ -131,6 +131,14 @@ def test_mistakes_are_refused_before_anything_is_written(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize("place", [".", "models"])
+def test_nothing_is_written_into_the_bundle(plain: Path, place: str) -> None:
+    before = contents(plain)
+    with pytest.raises(UsageError, match="its manifest lists"):
+        package(plain, plain / place)
+    assert contents(plain) == before
+
+
 def test_a_server_that_is_not_there_leaves_what_was_written(
     dense_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -66,5 +66,7 @@ def package(
             expected=", ".join(known),
         )
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if Path(output).resolve().is_relative_to(opened.path.resolve()):
+        raise UsageError("a bundle holds what its manifest lists", where=output, hint="-o models")
     written: Packaged = module.write(opened, Path(output), module.Options(**options))
     return written
