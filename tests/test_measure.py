@@ -99,6 +99,20 @@ def test_every_runtime_precision_stage_and_batch_has_exactly_one_row(stage_set):
     assert all(contender.closed for contender in made)
 
 
+def test_the_reference_loop_takes_a_turn_in_every_round_and_is_no_row(stage_set):
+    bundle, _, _ = stage_set(a=1e-4, b=3e-4)
+    result = bench(bundle, batch=(1, 8), duration_s=0.05)
+    assert {row.runtime for row in result.latencies} == {"a", "b"}
+    assert [(one.stage, one.batch) for one in result.references] == [
+        ("autoencoder", 1),
+        ("autoencoder", 8),
+    ]
+    for one in result.references:
+        rounds = [len(row.rounds_ns) for row in result.latencies if row.batch == one.batch]
+        assert len(one.rounds_ns) == max(rounds)
+        assert min(one.rounds_ns) > 0
+
+
 def test_what_is_named_twice_is_measured_once(stage_set):
     bundle, _, made = stage_set(a=1e-4)
     stages = ("encode", "encoder")

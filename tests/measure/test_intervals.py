@@ -14,6 +14,7 @@ from tiedexport.measure.intervals import (
     block_length,
     independent_rounds,
     paired,
+    student,
     unpaired,
 )
 
@@ -99,6 +100,14 @@ def test_rounds_too_much_alike_have_no_interval(compare):
     assert (found.low, found.high, found.rounds) == (None, None, 40)
     assert found.independent < FEWEST_ROUNDS
     assert found.verdict not in WORDS
+
+
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "quantile"),
+    [(1, 0.99, 63.657), (4, 0.99, 4.604), (10, 0.99, 3.169), (10, 0.999, 4.587), (1e4, 0.95, 1.96)],
+)
+def test_student_s_quantiles_are_those_of_the_tables(freedom, confidence, quantile):
+    assert student(freedom, confidence) == pytest.approx(quantile, rel=1e-3)
 
 
 def test_as_many_rounds_as_anyone_keeps_have_an_interval():
