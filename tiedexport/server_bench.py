@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from functools import partial
-from itertools import chain
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -15,8 +16,8 @@ from msgspec.structs import replace
 from tiedexport import environment
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.contender import refuse_batches
-from tiedexport.errors import UsageError
-from tiedexport.load import MOST_CALLERS, load, numbers_up_to
+from tiedexport.errors import TiedExportError, UsageError
+from tiedexport.load import MOST_CALLERS, Crowd, heat, numbers_up_to
 from tiedexport.open_loop import (
     ARRIVALS,
     arrivals_s,
@@ -27,19 +28,20 @@ from tiedexport.open_loop import (
 )
 from tiedexport.package.triton import model_name
 from tiedexport.progress import Progress
+from tiedexport.results.load import Load
 from tiedexport.results.server import ServerLoad, ServerResult
-from tiedexport.runtimes import all_runtimes
+from tiedexport.runtimes import all_runtimes, runtime_named
 from tiedexport.served_stage import Target, target
-from tiedexport.spec import STAGE_OF_VERB, Precision, StageSpec
+from tiedexport.session import open_session
+from tiedexport.spec import STAGE_OF_VERB, StageSpec
 from tiedexport.triton_client import TritonClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tiedexport.open_loop import Arrivals, Ask
+    from tiedexport.open_loop import Arrivals
     from tiedexport.progress import Task
-    from tiedexport.results.load import Load
 
 SWEEP = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2.0, 3.0, 4.0)
 """Rates to try where none is given, over the most that a closed loop got; up to saturation."""
@@ -54,6 +56,43 @@ class _Way(TypedDict):
     rates: Sequence[float]
     duration_s: float
     arrivals: Arrivals
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What does the same in this process: runtimes, or the server's own where none is named."""
+
+    runtimes: tuple[str, ...]
+    threads: int
+
+    @contextmanager
+    def crowds(self, bundle: Bundle, of: ServerLoad, told: str) -> Iterator[list[Crowd]]:
+        """Callers of an open session for each, or why there is none.
+
+        Args:
+            bundle: what the server serves.
+            of: a row of the server.
+            told: the runtime that it tells, or what is none here: then the best one is used.
+        """
+        found: list[Crowd] = []
+        with ExitStack() as stack:
+            for name in self.runtimes or (told if told in all_runtimes() else "auto",):
+                row = Load(
+                    name, of.stage, of.precision, "shared", self.threads, of.batch, 1, "not run"
+                )
+                try:
+                    session = stack.enter_context(
+                        open_session(
+                            bundle, runtime=name, precision=of.precision, threads=self.threads
+                        )
+                    )
+                except TiedExportError as error:
+                    found.append(Crowd(replace(row, reason=str(error)), None))
+                    continue
+                remark = runtime_named(session.runtime).remark
+                row = replace(row, runtime=session.runtime, remark=remark)
+                found.append(Crowd(row, session))
+            yield found
 
 
 def server_bench(
@@ -85,7 +124,7 @@ def server_bench(
         duration_s: at least, each load.
         model: the models' name without the stage; by default the bundle's.
         runtime: with which the same is done in this process; by default with the server's own
-            where it tells it, else with every one.
+            where it tells it, else with the best one here.
         threads: CPU threads of each of those.
         progress: where to show progress; by default nowhere.
 
@@ -102,51 +141,25 @@ def server_bench(
     base = model_name(model or bundle.manifest.name)
     models = {one.name: f"{base}_{one.name}" for one in stages}
     way = _Way(callers=callers, rates=rates, duration_s=duration_s, arrivals=arrivals)
-    progress = progress or Progress(quiet=True)
-    with progress.task("server", len(stages) * len(batch)) as task:
-        run = partial(_all_rows, bundle, url, stages, batch, models, way, task)
-        with asyncio.Runner(loop_factory=precise_loop) as runner:
-            server, own, rows = runner.run(run())
-    loads = [
-        _without_server(bundle, of, callers, runtime or own, threads, duration_s, progress)
-        for of in dict.fromkeys((row.stage, row.batch, row.precision) for row in rows)
-    ]
+    own = _Own(tuple(runtime), threads)
+    with (
+        (progress or Progress(quiet=True)).task("server", len(stages) * len(batch)) as task,
+        asyncio.Runner(loop_factory=precise_loop) as runner,
+    ):
+        run = _all_rows(bundle, url, stages, batch, models, way, own, task)
+        server, rows, loads = runner.run(run)
     return ServerResult(
         bundle=str(bundle.path),
         url=url,
         server=server,
         models=models,
         rows=tuple(rows),
-        loads=tuple(chain.from_iterable(loads)),
+        loads=tuple(loads),
         environment=environment.current(),
         seconds=time.perf_counter() - started,
         options={"duration": duration_s, "arrivals": arrivals, "threads": threads},
         weights_sha256=bundle.manifest.weights_sha256,
     )
-
-
-def _without_server(
-    bundle: Bundle,
-    of: tuple[str, int, Precision],
-    callers: int,
-    runtime: Sequence[str],
-    threads: int,
-    duration_s: float,
-    progress: Progress,
-) -> list[Load]:
-    """The same stage, batch size and precision in closed loops of callers of one session."""
-    stage, batch, precision = of
-    found = load(
-        bundle,
-        callers,
-        runtime=runtime,
-        stage=stage,
-        batch=batch,
-        threads=threads,
-        duration_s=duration_s,
-        progress=progress,
-    )
-    return [row for row in found if row.precision == precision]
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:
@@ -174,38 +187,49 @@ async def _all_rows(
     batches: Sequence[int],
     models: dict[str, str],
     way: _Way,
+    own: _Own,
     task: Task,
-) -> tuple[str, tuple[str, ...], list[ServerLoad]]:
-    """The server, the runtime that it tells to run if it is here, and every row."""
+) -> tuple[str, list[ServerLoad], list[Load]]:
+    """The server, every row of it, and every row of this process."""
     rows: list[ServerLoad] = []
+    loads: list[Load] = []
     async with TritonClient(url) as client:
         server = await client.server()
         served = {stage.name: await client.model(models[stage.name]) for stage in stages}
-        for stage in stages:
-            for size in batches:
-                found = await target(bundle, stage, size, client, served[stage.name], server)
-                rows += await _rows(found, way)
-                task.advance(note=f"{stage.name}, batch {size}")
-    told = {one.parameters.get("runtime", "") for one in served.values()}
-    return server, tuple(told & all_runtimes().keys()), rows
+        for stage, size in product(stages, batches):
+            model = served[stage.name]
+            found = await target(bundle, stage, size, client, model, server)
+            with own.crowds(bundle, found.row, model.parameters.get("runtime", "")) as crowds:
+                closed, beside = await _closed(found, crowds, way)
+            rows += closed + await _open(found, closed, way)
+            loads += beside
+            task.advance(note=f"{stage.name}, batch {size}")
+    return server, rows, loads
 
 
-async def _rows(asked: Target, way: _Way) -> list[ServerLoad]:
-    """Closed loops of more and more callers, then open ones of higher and higher rates."""
+async def _closed(
+    asked: Target, crowds: Sequence[Crowd], way: _Way
+) -> tuple[list[ServerLoad], list[Load]]:
+    """Closed loops of more and more callers, the server and this process in turns."""
     await closed_loop(asked.ask, way["callers"], _WARM_UP_S)
-    rows = []
+    rows: list[ServerLoad] = []
+    loads = [crowd.row for crowd in crowds if crowd.session is None]
+    able = [crowd for crowd in crowds if crowd.session is not None]
     for callers in numbers_up_to(way["callers"]):
         answers = await closed_loop(asked.ask, callers, way["duration_s"])
         rows.append(summed_up(replace(asked.row, callers=callers), answers))
-    most = max(row.achieved_per_s or 0.0 for row in rows)
+        loads += heat(able, callers, _WARM_UP_S, way["duration_s"])
+    return rows, loads
+
+
+async def _open(asked: Target, closed: Sequence[ServerLoad], way: _Way) -> list[ServerLoad]:
+    """Open loops of higher and higher rates."""
+    most = max(row.achieved_per_s or 0.0 for row in closed)
+    rows: list[ServerLoad] = []
     for rate in way["rates"] or [share * most for share in SWEEP if most]:
-        rows.append(await _open(asked.ask, asked.row, rate, way))
+        answers = await open_loop(asked.ask, arrivals_s(rate, way["duration_s"], way["arrivals"]))
+        row = replace(asked.row, loop="open", offered_per_s=rate)
+        rows.append(summed_up(row, answers))
         if not way["rates"] and saturated(rows[-1]):
             break
     return rows
-
-
-async def _open(ask: Ask, row: ServerLoad, rate: float, way: _Way) -> ServerLoad:
-    due_s = arrivals_s(rate, way["duration_s"], way["arrivals"])
-    answers = await open_loop(ask, due_s)
-    return summed_up(replace(row, loop="open", offered_per_s=rate), answers)
