@@ -36,7 +36,7 @@ def opened(paths: tuple[Path, ...], held_back: int | None = None, lanes: int = 1
     return open_stream(paths, held_back, 0, None, lanes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     counts=st.lists(st.integers(1, 90), min_size=1, max_size=5).filter(lambda c: sum(c) > 3),
     held_back=st.integers(2, 40),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from tiedexport.data.stream.lanes import Lane
 from tiedexport.data.stream.npy import NpyShards
 from tiedexport.data.stream.order import generator, segments, shares
 from tiedexport.data.stream.parquet import ParquetShards
-from tiedexport.data.stream.shards import read_rows
+from tiedexport.data.stream.shards import read_rows, row_bytes
 from tiedexport.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -137,28 +138,30 @@ class Stream:
                 hint=f"in the recipe, under [data]: lanes = {processes}",
             )
         mine = range(rank * lanes // processes, (rank + 1) * lanes // processes)
-        row_bytes = int(np.prod(self.shards.sample_shape)) * self.shards.dtype.itemsize
-        size = max(1, window_bytes // lanes // row_bytes)
-        done = shares(0, min(first_batch * batch_size, self.count), lanes)
-        read = [
-            Lane(
-                partial(self._pieces, lane, lanes, (seed, epoch)),
-                np.empty((size, *self.shards.sample_shape), self.shards.dtype),
-                max(1, size * (lane + 1) // lanes),
-                (seed, epoch, lane),
-                int(done[lane]),
-            )
-            for lane in mine
-        ]
+        done = min(first_batch * batch_size, self.count)
+        window_rows = max(1, window_bytes // lanes // row_bytes(self.shards))
+        reading = [self._lane(n, lanes, window_rows, (seed, epoch), done) for n in mine]
         for first in range(first_batch * batch_size, self.count, batch_size):
             stop = min(first + batch_size, self.count)
             share = shares(first, stop, lanes)
             ends = np.cumsum(share[mine.start : mine.stop])
             rows = np.empty((ends[-1], *self.shards.sample_shape), self.shards.dtype)
-            for lane, part in zip(read, np.split(rows, ends[:-1]), strict=True):
+            for lane, part in zip(reading, np.split(rows, ends[:-1]), strict=True):
                 lane.fill(part)
             values = unit_interval(channels_first(rows))
             yield Rows(values, int(share[: mine.start].sum()), stop - first)
+
+    def _lane(
+        self, lane: int, lanes: int, window_rows: int, seeds: tuple[int, int], done: int
+    ) -> Lane:
+        """A lane of an epoch of which so many rows, over all lanes, were taken before."""
+        return Lane(
+            partial(self._pieces, lane, lanes, seeds),
+            np.empty((window_rows, *self.shards.sample_shape), self.shards.dtype),
+            max(1, window_rows * (lane + 1) // lanes),
+            (*seeds, lane),
+            int(shares(0, done, lanes)[lane]),
+        )
 
     def _pieces(
         self, lane: int, lanes: int, seeds: tuple[int, int], skipped: int
@@ -234,7 +237,7 @@ def open_stream(
     else:
         shards = ParquetShards(paths, column)
     count = int(shards.bounds[-1])
-    kept = max(2, min(KEPT_ROWS, KEPT_BYTES // (4 * int(np.prod(shards.sample_shape)))))
+    kept = max(2, min(KEPT_ROWS, KEPT_BYTES // (4 * math.prod(shards.sample_shape))))
     held_back = min(kept, max(2, count // 5)) if held_back is None else held_back
     if held_back + 1 > count:
         raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from tiedexport.data.files import damage_reported
 from tiedexport.data.pixels import check_samples
-from tiedexport.data.stream.shards import MOST_BLOCKS, rows_at_a_time
+from tiedexport.data.stream.shards import MOST_BLOCKS, row_bytes, rows_at_a_time
 from tiedexport.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,20 +48,19 @@ class NpyShards:
                     expected=f"{self.dtype} of {list(self.sample_shape)}, as in {paths[0]}",
                     hint="save all shards alike, or move this one elsewhere",
                 )
-        self._row_bytes = int(np.prod(self.sample_shape)) * self.dtype.itemsize
         self._offsets = [offset for *_, offset in headers]
         self._starts = np.cumsum([0, *(shape[0] for _, shape, _ in headers)])
-        self.bounds = _bounds(self._starts, rows_at_a_time(self._row_bytes))
+        self.bounds = _bounds(self._starts, rows_at_a_time(self))
 
     def read(self, first: int, stop: int) -> Iterator[NDArray[Any]]:
         """As `Shards.read`."""
         shard = int(np.searchsorted(self._starts, first, side="right")) - 1
         path, start = self.paths[shard], int(self._starts[shard])
-        step = rows_at_a_time(self._row_bytes)
+        step = rows_at_a_time(self)
         with damage_reported(path), path.open("rb", buffering=0) as file:
             for at in range(first, stop, step):
                 rows = np.empty((min(step, stop - at), *self.sample_shape), self.dtype)
-                offset = self._offsets[shard] + (at - start) * self._row_bytes
+                offset = self._offsets[shard] + (at - start) * row_bytes(self)
                 _read_whole(file.fileno(), rows, offset, path)
                 check_samples(rows, f"{path}, rows {at - start} to {at - start + len(rows) - 1}")
                 yield rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class ParquetShards:
         """As `Shards.read`."""
         block = int(np.searchsorted(self.bounds, first, side="right")) - 1
         shard, group, at = self._groups[block]
-        step = rows_at_a_time(int(np.prod(self.sample_shape)) * self.dtype.itemsize)
+        step = rows_at_a_time(self)
         with _opened(self.paths[shard]) as file:
             for batch in file.iter_batches(step, [group], [self._column], use_threads=False):
                 begin, end = max(first - at, 0), min(stop - at, len(batch))
@@ -143,7 +144,7 @@ def _values(column: pa.Array, shape: tuple[int, ...], where: object) -> NDArray[
     numbers = column.flatten()
     if column.null_count or numbers.null_count:
         raise _missing_value(where)
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     lengths = column.value_lengths().to_numpy(zero_copy_only=False)
     if (lengths != size).any():
         row = int((lengths != size).argmax())

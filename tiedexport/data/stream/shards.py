@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -64,6 +65,11 @@ def read_rows(shards: Shards, rows: NDArray[np.int64]) -> NDArray[Any]:
     return found
 
 
-def rows_at_a_time(row_bytes: int) -> int:
+def row_bytes(shards: Shards) -> int:
+    """The size of a sample as it is stored."""
+    return math.prod(shards.sample_shape) * shards.dtype.itemsize
+
+
+def rows_at_a_time(shards: Shards) -> int:
     """How many rows make a piece."""
-    return max(1, PIECE_BYTES // row_bytes)
+    return max(1, PIECE_BYTES // row_bytes(shards))
