@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+import jsonschema
 import msgspec
 import numpy as np
 import pytest
@@ -70,6 +71,10 @@ def test_a_server_is_measured_beside_this_process(
     options = ("--server", url, *QUICK, "--rate", "100,200", "--stage", "encode", "--batch", "1,3")
     done = tiedexport("bench", trainings[0].path, *options, "--json", "r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    schema = tiedexport("bench", "--server", url, "--json-schema", cwd=tmp_path)
+    jsonschema.validate(
+        msgspec.json.decode((tmp_path / "r.json").read_bytes()), msgspec.json.decode(schema.stdout)
+    )
     found = read_result(tmp_path / "r.json")
     assert isinstance(found, ServerResult)
     assert found.server.startswith("triton 2.")

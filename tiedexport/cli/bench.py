@@ -31,15 +31,13 @@ _SHARED = ("runtime", "stage", "batch", "threads", "memory")
 _SUITE_FOLDER = Path("bench/results/suite")
 
 
-def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    if not wanted:
-        return
+def _print_schema(server: bool) -> None:
     import msgspec
 
-    from tiedexport.results.schema import bench_schema
+    from tiedexport.results.schema import bench_schema, server_schema
 
-    click.echo(msgspec.json.format(msgspec.json.encode(bench_schema()), indent=2))
-    ctx.exit()
+    schema = server_schema() if server else bench_schema()
+    click.echo(msgspec.json.format(msgspec.json.encode(schema), indent=2))
 
 
 @click.command()
@@ -72,8 +70,7 @@ def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 @click.option("--details", is_flag=True, help="Every figure of each row, in trtexec's lines.")
 @click.option("--exportTimes", "export_times", type=PATH, callback=writable_place, metavar="FILE",
               help="Write every single time as JSON.")  # fmt: skip
-@click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False,
-              callback=_print_schema, help="Print the JSON Schema of --json.")  # fmt: skip
+@click.option("--json-schema", is_flag=True, help="Print the JSON Schema of --json.")
 @click.option("--roofline", is_flag=True, help="Each latency against the limit of this machine.")
 @click.option("--cold", is_flag=True, help="Fresh processes to their first output, 7 a contender.")
 @click.option("--memory-use", is_flag=True, help="Memory of fresh processes, and bytes on disk.")
@@ -89,6 +86,7 @@ def _print_schema(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 def bench(
     quiet: bool,
     json_file: Path | None,
+    json_schema: bool,
     acceptance: bool,
     suite: bool,
     server: str | None,
@@ -111,6 +109,9 @@ def bench(
     --rate whether or not the server keeps up, and latency counts from when each was due. Every
     answer is compared with its golden values, and the same is measured here without the server.
     """
+    if json_schema:
+        _print_schema(server is not None)
+        return
     modes = {"--acceptance": acceptance, "--suite": suite, "--server": server is not None}
     flag, *others = [flag for flag, given in modes.items() if given] or [""]
     if others:
