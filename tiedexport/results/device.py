@@ -36,7 +36,7 @@ class DeviceTimes(Struct, frozen=True):
             the copy of the input from pinned memory to the device; "compute": of what computes, and
             where the host enqueues that more slowly, its waiting; "d2h": of the copy of the output
             from the device to pinned memory; "enqueue": the host's time to enqueue what computes.
-            None where it did not run.
+            Empty where it did not run.
     """
 
     graph: bool
