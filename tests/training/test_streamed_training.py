@@ -17,6 +17,7 @@ from small_training import Interrupted, SmallTraining, same_state
 from tiedexport import data
 from tiedexport.errors import DataError
 from tiedexport.recipe import load_recipe
+from tiedexport.train import plan
 from tiedexport.training.group import ALONE, MEETING_PLACE, Group
 from tiedexport.training.samples import Part
 from tiedexport.training.stream import StreamedSamples
@@ -43,6 +44,7 @@ TRAINING = """
 import sys
 import torch
 from test_streamed_training import trained
+from tiedexport.train import plan
 from tiedexport.training.group import joined
 
 torch.set_num_threads(1)
@@ -96,6 +98,11 @@ def test_a_stopped_training_goes_on_identically(small) -> None:
         small.train(progress=Interrupted(13, io.StringIO()), save_every=2)
     small.train(resume=True)
     assert same_state(small.state(), small.state(small.folder / "whole.pt"))
+
+
+def test_a_pattern_is_also_looked_for_beside_the_recipe(small) -> None:
+    small.images = Path("shards/*.npy")
+    assert "72 to train on, 10 to validate, 8 to test" in plan(small.recipe(), small.output)
 
 
 def test_batches_go_on_within_an_epoch(small) -> None:
