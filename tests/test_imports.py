@@ -51,8 +51,8 @@ def test_importing_the_deploying_side_brings_in_numpy_msgspec_and_safetensors_on
 
 @pytest.mark.parametrize(
     "module",
-    ["audit", "verify", "measure", "run", "inspect", "doctor", "data", "report", "rounding",
-     "view"],
+    ["audit", "verify", "measure", "run", "encode", "inspect", "doctor", "data", "report",
+     "rounding", "view"],
 )  # fmt: skip
 def test_no_verb_of_the_deploying_side_imports_the_authoring_side(module: str) -> None:
     loaded = modules_after(f"import tiedexport.{module}")

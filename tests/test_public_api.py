@@ -26,6 +26,8 @@ VERBS = {
     "ties.assert_tied": "module names inputs",
     "ties.findings": "module inputs sources",
     "package.package": "bundle output format options",
+    "encode.encode": "bundle inputs output stage runtime precision memory threads shard engine "
+    "ray_address batch column on_error part_rows progress",
     "run.run": "bundle verb input output runtime precision memory threads",
     "inspect.inspect": "bundle check",
     "doctor.doctor": "",

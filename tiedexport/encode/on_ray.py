@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 MOST_BLOCKS = 10_000
 """Of Ray Data's, among which the parts are shared out."""
 
+_LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+"""Has a Ray of this machine alone listen on 127.0.0.1. It reads that when it is imported; where
+the caller did so before, it listens on every address."""
+
 _FIELDS = ("what", "where", "got", "expected", "hint")
 
 
@@ -69,13 +73,16 @@ def run_parts(
         BadInputError, DataError, RuntimeFailedError: as on one machine.
         MissingRuntimeError: Ray is not installed.
     """
+    address = address or os.environ.get("RAY_ADDRESS")
     with needed_for("--engine ray", "Ray Data", extra="ray"):
+        if not address:
+            os.environ.setdefault(*_LOOPBACK)
         import ray
     if not parts:
         return
     begun = not ray.is_initialized()
     if begun:
-        _start(address or os.environ.get("RAY_ADDRESS"))
+        _start(address)
     try:
         for row in _rows(work, parts, [str(bundle), str(output), os.getcwd()]):
             if row["failure"]:
@@ -95,8 +102,8 @@ def _start(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         ray.init(address, **quiet)
-    else:  # on this machine alone: nobody else can reach it
-        ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    else:
+        ray.init("local", include_dashboard=False, **quiet)
 
 
 def _rows(work: Work, parts: Sequence[int], where: list[str]) -> Iterator[dict[str, Any]]:
