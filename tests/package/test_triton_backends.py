@@ -91,6 +91,15 @@ def test_types_that_onnxruntime_would_store_again_are_refused(
     assert "--backend python" in str(error.value)
 
 
+@pytest.mark.parametrize("backend", ["python", "onnxruntime"])
+def test_instances_are_on_the_device_that_is_asked_for(
+    dense_bundle: Bundle, tmp_path: Path, backend: str
+) -> None:
+    package(dense_bundle, tmp_path, name="m", backend=backend, device="gpu", precision="fp16")
+    kinds = {config_of(tmp_path / f"m_{stage}").instance_group[0].kind for stage in STAGES}
+    assert kinds == {ModelInstanceGroup.KIND_GPU}
+
+
 def with_engines(path: Path, **changes: Any) -> Bundle:
     """The bundle at `path` with an engine of each stage, as TensorRT leaves them."""
     bundle = open_bundle(path)
