@@ -62,13 +62,13 @@ STAGE_BYTES = {f"{stage}_bytes" for stage in ("encoder", "decoder", "autoencoder
 def main() -> None:
     readme = ROOT / "README.md"
     written = readme.read_text()
-    fresh = _with_block(written, "demo", f"```\n{(RESULTS / 'demo.txt').read_text()}```")
-    fresh = _with_block(fresh, "numbers", _tables())
-    fresh = _with_block(fresh, "memory", _memory())
-    fresh = _with_block(fresh, "native", _native())
-    fresh = _with_block(fresh, "untied", _untied())
-    fresh = _with_block(fresh, "plans", _plans())
-    fresh = _with_block(fresh, "twins", readme_twins.tables(_results()))
+    fresh = with_block(written, "demo", f"```\n{(RESULTS / 'demo.txt').read_text()}```")
+    fresh = with_block(fresh, "numbers", _tables())
+    fresh = with_block(fresh, "memory", _memory())
+    fresh = with_block(fresh, "native", _native())
+    fresh = with_block(fresh, "untied", _untied())
+    fresh = with_block(fresh, "plans", _plans())
+    fresh = with_block(fresh, "twins", readme_twins.tables(results_by_machine()))
     if "--check" in sys.argv[1:]:
         if fresh != written:
             sys.exit("README.md is stale: python bench/readme.py")
@@ -76,22 +76,22 @@ def main() -> None:
     readme.write_text(fresh)
 
 
-def _with_block(text: str, name: str, content: str) -> str:
+def with_block(text: str, name: str, content: str) -> str:
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
-        sys.exit(f"README.md has no block {name}")
+        sys.exit(f"there is no block {name}")
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 
-def _results() -> list[dict[str, dict[str, Any]]]:
+def results_by_machine() -> list[dict[str, dict[str, Any]]]:
     """What scripts recorded, by processor."""
     machines = [path for path in sorted(RESULTS.glob("*.json")) if path.name != "who-unties.json"]
     return [json.loads(path.read_text()) for path in machines]
 
 
 def _tables() -> str:
-    return "\n\n".join(map(_table, _results()))
+    return "\n\n".join(map(_table, results_by_machine()))
 
 
 def _table(results: dict[str, dict[str, Any]]) -> str:
