@@ -150,7 +150,7 @@ def _sharing(group: Group, batch_size: int) -> str:
     held = "a part of the model in each (FSDP2)" if group.shard else "the whole model in each (DDP)"
     if processes == 1 and not group.shard:
         return "1"
-    return f"{processes} over {group.backend}, at most {most:,} rows of a batch and {held}"
+    return f"{processes} over {group.backend}, at most {most:,} rows of a batch, {held}"
 
 
 def summary(result: TrainResult) -> str:

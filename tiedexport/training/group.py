@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
-from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-defined]
+from torch.distributed import (  # type: ignore[attr-defined]
+    FileStore,
+    HashStore,
+    PrefixStore,
+    Store,
+    rendezvous,
+)
 
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
 from tiedexport.training.samples import Part
@@ -154,15 +160,9 @@ def _own_gpu(local_rank: int) -> torch.device:
 def _connect(device: torch.device) -> None:
     rank = int(os.environ.get("RANK", 0))
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    store: Store | None = None
-    if folder := os.environ.get(MEETING_PLACE):  # on one host a file will do, and opens no port
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = FileStore(str(Path(folder, f"store-{attempt}")), processes)
-    elif processes == 1:
-        store = HashStore()
     try:
         distributed.init_process_group(
-            _backend(device), store=store, rank=rank, world_size=processes
+            _backend(device), store=_store(rank, processes), rank=rank, world_size=processes
         )
     except (ValueError, RuntimeError) as error:
         raise RuntimeFailedError(
@@ -171,6 +171,21 @@ def _connect(device: torch.device) -> None:
             got=error,
             hint="let torchrun start them, or on one host: tiedexport train --nproc N",
         ) from error
+
+
+def _store(rank: int, processes: int) -> Store:
+    """Where the processes find each other's addresses, and none of those that have died.
+
+    torchrun's own store outlives its processes, and with torch 2.13 those that are started again
+    read there where the dead ones listened.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if folder := os.environ.get(MEETING_PLACE):
+        return FileStore(str(Path(folder, f"store-{attempt}")), processes)
+    if "RANK" not in os.environ:
+        return HashStore()
+    store: Store = next(rendezvous("env://", rank, processes))[0]
+    return PrefixStore(f"tiedexport/{attempt}", store)
 
 
 def _backend(device: torch.device) -> str:

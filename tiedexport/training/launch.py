@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -56,9 +56,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
             rdzv_configs={"store_type": "file"},
             local_addr="localhost",
             max_restarts=max_restarts,
-            logs_specs=DefaultLogsSpecs(
-                str(Path(folder, "logs")), dict.fromkeys(range(1, processes), Std.ALL)
-            ),
+            logs_specs=DefaultLogsSpecs(str(Path(folder, "logs"))),
         )
         with _surroundings(folder, processes), _signals_restored():
             try:

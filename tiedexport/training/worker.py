@@ -51,12 +51,17 @@ def restarted() -> bool:
 def reporting_to_launcher() -> Iterator[None]:
     """In a process that was launched, leave it to the launcher to say what went wrong.
 
+    Only the first process says anything itself.
     What tiedexport raises on purpose would be raised again: a process that is started after it
     ends at once, and well. Anything else is told when no restarts are left.
     """
     reason = _reason_file(os.environ[MEETING_PLACE])
     if reason.exists():
         raise Exit(EXIT_DONE)
+    if not leads():
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
     try:
         yield
     except KeyboardInterrupt:
