@@ -77,7 +77,8 @@ def _drawn(points: list[Point], x: str, y: str, unit: dict[str, Any], words: str
     x_axis = alt.Axis(values=at if x == "callers" else ticks(at), format="~s")
     y_axis = alt.Axis(values=ticks([point["y"] for point in points]), **unit)
     colours = alt.Scale(domain=lines, range=[SERIES[n % len(SERIES)] for n in range(len(lines))])
-    legend = alt.Legend(title=None, orient="bottom", columns=2)
+    short = max(map(len, lines)) < len("p99.9")
+    legend = alt.Legend(title=None, orient="bottom", columns=len(lines) if short else 1)
     chart = alt.Chart(alt.InlineData(values=points)).encode(
         x=alt.X("x:Q", title=x, scale=scale, axis=x_axis),
         y=alt.Y("y:Q", title=y, scale=scale, axis=y_axis),

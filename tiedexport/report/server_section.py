@@ -26,14 +26,17 @@ def section(result: ServerResult) -> Section:
     for stage, batch, rows, loads in server_tables.groups(result):
         closed = [row for row in rows if row.loop == "closed" and row.latencies_s]
         offered = [row for row in rows if row.loop == "open" and row.latencies_s]
-        name = f"server-{stage}-{batch}"
+        name, of = f"server-{stage}-{batch}", f"{stage}, batch {batch}"
         if closed:
+            latency = server_charts.closed_latency(closed, loads)
+            throughput = server_charts.closed_throughput(closed, loads)
             blocks += [
-                Chart(f"{name}-latency", server_charts.closed_latency(closed, loads)),
-                Chart(f"{name}-throughput", server_charts.closed_throughput(closed, loads)),
+                Chart(f"{name}-latency", latency, label=f"{of}: latency by callers"),
+                Chart(f"{name}-throughput", throughput, label=f"{of}: throughput by callers"),
             ]
         if offered:
-            blocks.append(Chart(f"{name}-offered", server_charts.open_latency(offered)))
+            drawn = server_charts.open_latency(offered)
+            blocks.append(Chart(f"{name}-offered", drawn, label=f"{of}: latency by offered rate"))
     blocks += server_tables.tables(result)
     if why := server_tables.reasons(result):
         blocks.append(Reasons(tuple(why)))

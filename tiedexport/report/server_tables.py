@@ -43,7 +43,7 @@ def _closed(of: str, rows: list[ServerLoad], loads: list[Load]) -> Table:
     return Table(
         ("callers", "p50", "p99", "answered/s", "p50 here", "p99 here", "here/s", "adds"),
         tuple(_beside(row, without.get(row.callers)) for row in rows),
-        marks=tuple(row.status for row in rows),
+        marks=tuple("failed" if row.status == "failed" else "" for row in rows),
         title=f"{of}: {contender(rows[0])}; here: {beside}, without a server",
         first_number=0,
     )
@@ -78,7 +78,7 @@ def _open(of: str, rows: list[ServerLoad]) -> Table:
             )
             for row in rows
         ),
-        marks=tuple(row.status for row in rows),
+        marks=tuple("failed" if row.status == "failed" else "" for row in rows),
         title=f"{of}: latency from the scheduled moment, whoever waits",
         first_number=0,
     )
