@@ -8,6 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec.structs import replace
+
 from tiedexport.data.extras import needed_for
 from tiedexport.encode import on_ray
 from tiedexport.encode.job import (
@@ -37,10 +39,10 @@ from tiedexport.errors import UsageError
 from tiedexport.progress import Progress
 from tiedexport.results.encode import EncodeResult
 from tiedexport.session import open_session
-from tiedexport.spec import STAGE_OF_VERB
+from tiedexport.spec import STAGE_OF_VERB, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from tiedexport.encode.rows import Source
     from tiedexport.runtimes import Memory
@@ -118,37 +120,40 @@ def encode(
         options = {"threads": threads, "column": column, "on_error": on_error,
                    "part_rows": part_rows, "shards": shard[1]}  # fmt: skip
         work = _begun(output, sources, session, stage, batch, options)
+        run = run_parts
+        if engine == "ray":
+            run = partial(on_ray.run_parts, bundle=Path(bundle), output=output, address=ray_address)
         with Shard(work.folder, work.job, shard[0]) as mine:
-            left = _left(work, mine)
-            before = _rows(mine)
-            started = perf_counter()
-            rows = sum(work.job.parts[n].stop - work.job.parts[n].start for n in mine.parts)
-            run = run_parts
-            if engine == "ray":
-                run = partial(
-                    on_ray.run_parts, bundle=Path(bundle), output=output, address=ray_address
-                )
-            with (progress or Progress(quiet=True)).task(stage, rows, done=before) as task:
-                run(work, left, mine.record, task.advance)
-            computing_s = perf_counter() - started
-            rejected = sum(done.rejected for done in mine.done.values())
-            return EncodeResult(
-                output=str(output),
-                stage=stage,
-                runtime=session.runtime,
-                precision=session.precision,
-                engine=engine,
-                shard=f"{shard[0]}/{shard[1]}",
-                batch=work.job.batch,
-                rows=rows,
-                rows_before=before,
-                rejected=rejected,
-                rejects=str(work.folder / REJECTED) if rejected else "",
-                parts=len(mine.parts),
-                parts_left=finish(work),
-                seconds=perf_counter() - begun,
-                rows_per_s=(rows - before) / computing_s if left else None,
-            )
+            result = _done(work, mine, run, progress or Progress(quiet=True))
+    return replace(
+        result, output=str(output), engine=engine, shard=f"{shard[0]}/{shard[1]}",
+        seconds=perf_counter() - begun,
+    )  # fmt: skip
+
+
+def _done(work: Work, mine: Shard, run: Callable[..., None], progress: Progress) -> EncodeResult:
+    """Do what is left of a shard."""
+    left, settings = _left(work, mine), work.job.settings
+    before = sum(done.rows + done.rejected for done in mine.done.values())
+    rows = sum(work.job.parts[n].stop - work.job.parts[n].start for n in mine.parts)
+    started = perf_counter()
+    with progress.task(settings.stage, rows, done=before) as task:
+        run(work, left, mine.record, task.advance)
+    computing_s = perf_counter() - started
+    rejected = sum(done.rejected for done in mine.done.values())
+    return EncodeResult(
+        stage=settings.stage,
+        runtime=settings.runtime,
+        precision=Precision(settings.precision),
+        batch=work.job.batch,
+        rows=rows,
+        rows_before=before,
+        rejected=rejected,
+        rejects=str(work.folder / REJECTED) if rejected else "",
+        parts=len(mine.parts),
+        parts_left=finish(work),
+        rows_per_s=(rows - before) / computing_s if left else None,
+    )
 
 
 def _begun(
@@ -192,10 +197,6 @@ def _left(work: Work, mine: Shard) -> list[int]:
     if left:
         (work.folder / COMPLETE).unlink(missing_ok=True)
     return left
-
-
-def _rows(mine: Shard) -> int:
-    return sum(done.rows + done.rejected for done in mine.done.values())
 
 
 def _refuse_foreign(output: Path, folder: Path) -> None:

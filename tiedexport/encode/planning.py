@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiedexport.encode.job import Input, Job, Part
-from tiedexport.encode.rows import BLOCK_BYTES
+from tiedexport.encode.rows import BLOCK_BYTES, BLOCK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def new_job(
 ) -> Job:  # fmt: skip
     """Cut the inputs into parts, each at its own beginning, so that none depends on another."""
     row_bytes = bytes_of_row(stage)
-    block = max(1, BLOCK_BYTES // row_bytes // batch) * batch
+    block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes) // batch) * batch
     whole = min(PART_ROWS, PART_BYTES // row_bytes) // block * block
     rows = settings.part_rows or max(block, whole)
     parts: list[Part] = []

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from tiedexport.spec import TensorSpec
 
-BLOCK_BYTES = 8 << 20
-"""What is read, computed and written at once: it stays in the caches from one to the next."""
+BLOCK_BYTES, BLOCK_ROWS = 8 << 20, 1 << 14
+"""The most that is read, computed and written at once: it stays in the caches in between."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tiedexport.encode.rows import Rows
     from tiedexport.spec import TensorSpec
 
-GROUP_BYTES = 16 << 20
-"""Of codes in a row group of Parquet."""
+GROUP_BYTES, GROUP_ROWS = 16 << 20, 1 << 16
+"""The most of a row group of Parquet: of codes, and of rows."""
 
 
 class Writer(Protocol):
@@ -99,7 +99,7 @@ class ParquetSink:
         shape = {"shape": str(list(spec.element_shape))}
         code = pa.field(spec.name, pa.list_(element, self._size), nullable=False, metadata=shape)
         self.schema = kept.append(code)
-        group = max(1, GROUP_BYTES // (self._size * spec.dtype.itemsize))
+        group = max(1, min(GROUP_ROWS, GROUP_BYTES // (self._size * spec.dtype.itemsize)))
         self.group_rows = -(-group // job.block) * job.block
 
     def begin(self) -> None:

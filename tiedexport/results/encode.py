@@ -24,12 +24,9 @@ class EncodeResult(Struct, frozen=True):
         rows_per_s: of this call, from the first row read to the last one synced.
     """
 
-    output: str
     stage: str
     runtime: str
     precision: Precision
-    engine: str
-    shard: str
     batch: int
     rows: int
     rows_before: int
@@ -37,8 +34,11 @@ class EncodeResult(Struct, frozen=True):
     rejects: str
     parts: int
     parts_left: int
-    seconds: float
     rows_per_s: float | None = None
+    output: str = ""
+    engine: str = ""
+    shard: str = ""
+    seconds: float = 0.0
     schema: int = ENCODE_SCHEMA
 
     @property
