@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 from many_processes import Far, gone_on, leave
 from safetensors import safe_open
 from small_training import CONV, DENSE, SmallTraining
+from torchrun import torchrun
 
 from tiedexport.errors import CheckpointError
 from tiedexport.training.group import ALONE
@@ -30,19 +28,6 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 KINDS = ("DDP", "FSDP2")
 ROUNDING = 1e-12
-
-
-def torchrun(processes: int, *arguments: object) -> None:
-    """Run a script in many processes of this host, at ports that the system chooses."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, f"--nproc-per-node={processes}", *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
