@@ -115,10 +115,12 @@ def simulated_step(widths: tuple[int, ...], way: str, kind: str, count: int) -> 
 def streamed(results: dict[str, Any]) -> str:
     """What streaming cost."""
     lines = [
-        f"{results['training_cost']['environment']['cpu']}, batch 128, the digits stack:",
+        f"{results['training_cost']['environment']['cpu']}, batch 128, the digits stack, on cores "
+        "that others used too:",
         "",
-        "| shards | set | read | memory beyond what is held back | step over one in memory |",
-        "|---|---|---|---|---|",
+        "| shards | set | read | memory beyond what is held back | step over one in memory "
+        "| load average |",
+        "|---|---|---|---|---|---|",
     ]
     for kind in ("npy", "parquet"):
         if f"train_stream_{kind}" not in results:
@@ -129,7 +131,7 @@ def streamed(results: dict[str, Any]) -> str:
             f"| .{kind} | {found['set_bytes'] / 1e9:.1f} GB "
             f"| {found['bytes_a_second'] / 1e6:.0f} MB/s | {growth_bytes / (1 << 20):.0f} MiB "
             f"| {found['step_ratio']:.2f} × (quartiles {found['step_ratio_lower_quartile']:.2f} "
-            f"to {found['step_ratio_upper_quartile']:.2f}) |"
+            f"to {found['step_ratio_upper_quartile']:.2f}) | {found['load_average']:.0f} |"
         )
     return "\n".join(lines)
 

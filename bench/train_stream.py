@@ -30,7 +30,7 @@ from tiedexport.training.trainer import Trainer
 
 PIXELS = 28 * 28
 SHARDS = 16
-STEPS_A_TURN = 50
+STEPS_A_TURN = 25
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4)
     parser.add_argument("--format", choices=["npy", "parquet"], default="npy")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--reading", action="store_true", help="only read, and print JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,7 +54,8 @@ def main() -> None:
     ]
     figures = {name: median(run[name] for run in runs) for name in runs[0]}
     figures |= {f"step_{k}": v for k, v in steps(arguments).items()}
-    record(f"train_stream_{arguments.format}", figures | {"batch": arguments.batch})
+    figures |= {"batch": arguments.batch, "load_average": os.getloadavg()[1]}
+    record(f"train_stream_{arguments.format}", figures)
 
 
 def write(folder: Path, gigabytes: float, kind: str) -> None:
