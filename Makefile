@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # What the native library is made of: a change builds it again, of which one folder keeps the objects.
 NATIVE := CMakeLists.txt $(shell find tiedexport/cpp/CMakeLists.txt tiedexport/cpp/cmake \
   tiedexport/cpp/include tiedexport/cpp/src -type f)
-KEEPING := -C build-dir=build/python
+KEEPING := --config-settings build-dir=build/python
 DIST := dist
 
 # Two processes share the tests: one compiles C++ while the other goes through the rest.
