@@ -29,9 +29,11 @@ _STAGE = STAGE_NAMES[4]
 MARGIN = 1.25
 """Memory over the weights' bytes that one copy may take, beside what empty sessions take."""
 
-SMALLEST_TIED_BYTES = 1 << 20
-"""Of tied weights. Two measurements of one session differ by up to 0.2 MiB, as its allocator has
-it: a second copy shows where it takes several times that."""
+ALLOCATOR_BYTES = 256 << 10
+"""By so much a session's memory may be off: two measurements of one differ by up to 0.2 MiB."""
+
+SMALLEST_TIED_BYTES = 4 * ALLOCATOR_BYTES
+"""Of tied weights: a second copy shows where it takes several times what may be off."""
 
 
 def examine(given: Given, before: Sequence[Stage]) -> list[Stage]:
@@ -53,8 +55,9 @@ def judge(needed_bytes: int, tied_bytes: int, done: Done) -> tuple[StageStatus, 
             rule's margin is wider than that, a second copy cannot be seen: "not run".
         done: what was measured.
     """
-    limit_bytes = int(MARGIN * needed_bytes) + done.overhead_bytes
-    empty = f"{done.overhead_bytes >> 10:,} KiB for sessions without weights"
+    overhead_bytes = done.overhead_bytes + ALLOCATOR_BYTES
+    limit_bytes = int(MARGIN * needed_bytes) + overhead_bytes
+    empty = f"{overhead_bytes >> 10:,} KiB for sessions without weights"
     rule = f"one copy takes at most {MARGIN:g} x its bytes and {empty}"
     if needed_bytes + tied_bytes <= limit_bytes:
         return "not run", f"too small to tell a second copy: {rule}"
