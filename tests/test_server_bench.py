@@ -19,15 +19,16 @@ from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.errors import BadInputError, MissingRuntimeError, UsageError
 from tiedexport.export import build
+from tiedexport.open_loop import Answer, Reply, open_loop
 from tiedexport.package import package
 from tiedexport.results import to_json
 from tiedexport.results.kinds import read_result
 from tiedexport.results.server import ServerResult
 from tiedexport.served_stage import target
-from tiedexport.server_bench import server_bench
+from tiedexport.server_bench import precise_loop, server_bench
 from tiedexport.session import Session, open_session
 from tiedexport.spec import Precision
-from tiedexport.triton_client import Question, ServedModel, TritonClient
+from tiedexport.triton_client import Question, RequestFailedError, ServedModel, TritonClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,6 +166,27 @@ def test_no_server_is_told(dense_bundle: Bundle, protocol: str) -> None:
         held.bind(("127.0.0.1", 0))
         with pytest.raises(MissingRuntimeError, match="no inference server answers"):
             server_bench(dense_bundle, f"{protocol}://127.0.0.1:{held.getsockname()[1]}")
+
+
+def test_a_queue_of_more_requests_than_select_can_watch_does_not_end_the_load() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as silent:
+
+        async def run() -> list[Answer]:
+            async with TritonClient(f"http://127.0.0.1:{silent.getsockname()[1]}") as client:
+                question = client.question("m", {"x": np.zeros((1, 4), np.float32)}, "y")
+
+                async def ask(number: int) -> Reply:
+                    with pytest.raises(RequestFailedError) as caught:
+                        await client.ask(question)
+                    return Reply(0.0, "failed", why=str(caught.value.got))
+
+                asyncio.get_running_loop().call_later(1.0, silent.close)
+                return await open_loop(ask, np.zeros(1200))
+
+        with asyncio.Runner(loop_factory=precise_loop) as runner:
+            answers = runner.run(run())
+    assert len(answers) == 1200
+    assert not any("open files" in one.why for one in answers)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "localhost"])

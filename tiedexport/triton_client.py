@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
 _TIMEOUT_S = 60.0
-_CONNECTIONS = 1024
-"""More than any load keeps busy: what waits for a connection would wait in the client."""
+_CONNECTIONS = 512
+"""`select`, which alone wakes at the microsecond, watches files numbered below 1,024; a request
+that waits for a connection waits in the client, and an open loop counts that too."""
 
 
 @dataclass(frozen=True)
