@@ -158,12 +158,13 @@ def test_the_dockerfile_is_clean_and_copies_what_is_there(
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
     text = path.read_text("utf-8")
     sources = re.findall(r"^COPY (\S+) \S+$", text, re.MULTILINE)
-    assert sources == ["models", "wheels"] if backend == "python" else ["models"]
+    assert sources == (["models", "wheels"] if backend == "python" else ["models"])
     assert all((tmp_path / source).is_dir() for source in sources)
     ignored = (tmp_path / ".dockerignore").read_text("utf-8").split()
     assert {f"!{source}" for source in sources} < set(ignored)
     started = json.loads(re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)[1])
     assert started == _pod(found)["containers"][0]["command"]
+    assert "--model-control-mode=none" in started  # else clients may load models of their own
     assert ("pip install" in text) == (backend == "python")  # Triton's own backends need it not
     assert text.rindex("USER 1000") > text.rindex("FROM ")
 

@@ -19,10 +19,9 @@ MODELS = "/models"
 SERVER = (
     "tritonserver",
     f"--model-repository={MODELS}",
-    # Every version that the volume holds, and no other while the server runs: a new one comes with
-    # a new pod.
-    "--model-control-mode=explicit",
-    "--load-model=*",
+    # Every model that the volume holds, and no other while the server runs: a new version comes
+    # with a new pod. With "explicit" whoever reaches the port could load models of their own code.
+    "--model-control-mode=none",
     "--exit-timeout-secs=30",
 )
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
