@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,7 @@ def test_a_name_becomes_one_of_a_folder_and_of_a_url(name: str, plain_name: str)
         ({"name": "///"}, "no name for a model"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"server": "localhost:8000"}, "not the URL of a server"),
+        ({"server": "http://"}, "not the URL of a server"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(
@@ -149,6 +151,32 @@ def test_a_server_that_is_not_there_leaves_what_was_written(
             package(dense_bundle, tmp_path, name="m", server=server)
     assert "repeat the command" in str(error.value)
     assert (tmp_path / "m_encoder/1/model.py").is_file()
+
+
+def test_what_answers_and_is_no_http_server_is_told(dense_bundle: Bundle, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as caller:
+                caller.sendall(b"\0\0\6\4\0\0\0\0\0\n")  # as HTTP/2, and so gRPC, begins
+                while caller.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        server = f"http://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(MissingRuntimeError, match="Triton's HTTP port"):
+            package(dense_bundle, tmp_path, name="m", server=server)
+        thread.join()
+
+
+def test_a_number_that_any_model_has_had_is_not_given_again(
+    dense_bundle: Bundle, plain: Path, tmp_path: Path
+) -> None:
+    package(dense_bundle, tmp_path, name="m", backend="onnxruntime")
+    shutil.rmtree(tmp_path / "m_autoencoder/1")  # its encoder still has other weights
+    resign(plain, created="later")
+    assert package(plain, tmp_path, name="m", backend="onnxruntime").version == 2
 
 
 def test_a_precision_that_the_bundle_lacks_is_refused(folder: Path, tmp_path: Path) -> None:

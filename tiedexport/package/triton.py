@@ -107,7 +107,7 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
     with atomic.locked(output):
         for stage, folder in models.items():
             _refuse_another_interface(folder / "config.pbtxt", configs[stage], output)
-        version = _version(bundle, models["autoencoder"])
+        version = _version(bundle, models)
         home = models["autoencoder"] / str(version) / BUNDLE
         for stage, folder in models.items():
             atomic.write(folder / "config.pbtxt", text(configs[stage]).encode())
@@ -181,9 +181,8 @@ def _refuse_another_interface(place: Path, config: dict[str, Value], output: Pat
     if not place.exists():
         return
     standing = place.read_text("utf-8")
-    for field in ("backend", "platform", "input", "output"):
-        told = text({field: config[field]}) if field in config else ""
-        if told not in standing:
+    for field in ("backend", "input", "output"):
+        if (told := text({field: config[field]})) not in standing:
             raise UsageError(
                 "the repository has a model of this name that is of another kind",
                 where=place,
@@ -193,12 +192,12 @@ def _refuse_another_interface(place: Path, config: dict[str, Value], output: Pat
             )
 
 
-def _version(bundle: Bundle, autoencoder: Path) -> int:
-    """The number of the newest version if it is this bundle, else the next."""
-    folders = autoencoder.iterdir() if autoencoder.exists() else ()
+def _version(bundle: Bundle, models: dict[str, Path]) -> int:
+    """The number of the newest version if it is this bundle, else one that no model has had."""
+    folders = (path for model in models.values() for path in model.glob("*") if path.is_dir())
     newest = max((int(path.name) for path in folders if path.name.isdecimal()), default=0)
-    standing = autoencoder / str(newest) / BUNDLE / MANIFEST
-    same = newest and standing.read_bytes() == (bundle.path / MANIFEST).read_bytes()
+    standing = models["autoencoder"] / str(newest) / BUNDLE / MANIFEST
+    same = standing.is_file() and standing.read_bytes() == (bundle.path / MANIFEST).read_bytes()
     return newest if same else newest + 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -39,11 +40,12 @@ def load(server: str, models: Sequence[str]) -> None:
                 got=_told(error),
                 hint="tritonserver --model-control-mode=explicit is what can be told",
             ) from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter of what is not HTTP
             raise MissingRuntimeError(
                 "no server answers",
                 where=server,
-                got=str(error),
+                got=str(error) or type(error).__name__,
+                expected="Triton's HTTP port",
                 hint="all is written: start the server, or repeat the command when it runs",
             ) from error
 
@@ -54,7 +56,8 @@ def refuse_no_url(server: str) -> None:
     Raises:
         UsageError: it is not one of HTTP.
     """
-    if urlsplit(server).scheme not in ("http", "https"):
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("not the URL of a server", got=repr(server), expected="http://HOST:8000")
 
 
