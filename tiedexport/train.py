@@ -75,10 +75,12 @@ def train(
         RuntimeFailedError: a step failed in one of many processes, or they cannot be connected.
     """
     started_s = time.monotonic()
-    resume = resume or restarted()
     with joined(device, shard=shard) as group:
         progress = progress if progress and group.leads else Progress(quiet=not group.leads)
-        if restarted():
+        with naming_process(group):
+            again = group.any(restarted())  # the agent of a host counts only what it saw itself
+        resume = resume or again
+        if again:
             progress.say("a process died: all have been started again")
         job = job_from(recipe, output, data, epochs, device, seed, group, save_every)
         if not resume:

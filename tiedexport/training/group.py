@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+
+_ASKED_EVERY_S, _PATIENCE_S = 0.005, 300.0
+"""How long a process waits for another, as torch does by itself."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,10 @@ class Group:
         if self.part.processes > 1:
             distributed.all_reduce(tensor)
         return tensor
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so in one process at least."""
+        return bool(self.sum(torch.tensor(float(mine), device=self.device)))
 
     def gathered(self, content: bytes) -> list[bytes]:
         """What each process has to say, of one length, in the order of their ranks."""
@@ -179,13 +189,37 @@ def _store(rank: int, processes: int) -> Store:
     torchrun's own store outlives its processes, and with torch 2.13 those that are started again
     read there where the dead ones listened.
     """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if folder := os.environ.get(MEETING_PLACE):
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         return FileStore(str(Path(folder, f"store-{attempt}")), processes)
     if "RANK" not in os.environ:
         return HashStore()
     store: Store = next(rendezvous("env://", rank, processes))[0]
-    return PrefixStore(f"tiedexport/{attempt}", store)
+    return PrefixStore(_meeting(store, rank, processes), store)
+
+
+def _meeting(store: Store, rank: int, processes: int) -> str:
+    """A name that no earlier meeting had, known to those who are there now.
+
+    A count of restarts would not do: the agent of each host counts those that it saw itself.
+    Every process calls under a name of its own, and the first one answers whoever calls last in
+    each place until it is heard there.
+    """
+    own = secrets.token_hex(8)
+    if rank:
+        store.set(f"tiedexport/call/{rank}", own)
+        name = store.get(f"tiedexport/answer/{own}").decode()
+        store.set(f"tiedexport/heard/{name}/{rank}", "")
+        return name
+    give_up_s = time.monotonic() + _PATIENCE_S
+    for other in range(1, processes):
+        while not store.check([f"tiedexport/heard/{own}/{other}"]):
+            if time.monotonic() > give_up_s:
+                raise RuntimeError(f"process {other} does not answer")
+            call = store.get(f"tiedexport/call/{other}").decode()
+            store.set(f"tiedexport/answer/{call}", own)
+            time.sleep(_ASKED_EVERY_S)
+    return own
 
 
 def _backend(device: torch.device) -> str:
