@@ -248,6 +248,7 @@ def test_the_report_shows_server_and_process_side_by_side(
     for chart in ("latency", "throughput", "offered"):
         assert f"server-autoencoder-1-{chart}" in told
     assert f"--server grpc://{server.grpc} --concurrency 2" in told
+    assert "--rate 100" in told
     other = msgspec.structs.replace(found, weights_sha256={"fp16": "0" * 64})
     (tmp_path / "other.json").write_bytes(to_json(other))
     with pytest.raises(BadInputError, match="of another bundle") as caught:

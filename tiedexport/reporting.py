@@ -19,7 +19,7 @@ from tiedexport.results.ties import AuditResult
 from tiedexport.runtimes import runtime_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tiedexport.results.observation import Observation
     from tiedexport.spec import Precision
@@ -39,7 +39,8 @@ def write(bundle: str | Path, results: Iterable[str | Path], output: str | Path)
 
     Args:
         bundle: its path.
-        results: at most one file a verb; one of `demo` stands for all of its verbs.
+        results: at most one file a verb, and of servers any number; one of `demo` stands for all
+            of its verbs.
         output: the HTML file; see `tiedexport.report.report`.
 
     Returns:
@@ -51,6 +52,7 @@ def write(bundle: str | Path, results: Iterable[str | Path], output: str | Path)
     """
     opened = open_bundle(bundle)
     found: dict[str, Any] = {}
+    servers: list[ServerResult] = []
     for path in results:
         for result in _parts(read_result(path)):
             verb = _VERBS[type(result)]
@@ -59,8 +61,11 @@ def write(bundle: str | Path, results: Iterable[str | Path], output: str | Path)
                     f"a second result of {verb}", where=path, expected="one file a verb"
                 )
             _refuse_of_another(opened, result, path)
-            found[verb] = result
-    return present(opened, output=Path(output), **found)
+            if isinstance(result, ServerResult):
+                servers.append(result)
+            else:
+                found[verb] = result
+    return present(opened, servers=servers, output=Path(output), **found)
 
 
 def present(
@@ -70,7 +75,7 @@ def present(
     bench: BenchResult | None = None,
     train: TrainResult | None = None,
     audit: AuditResult | None = None,
-    server: ServerResult | None = None,
+    servers: Sequence[ServerResult] = (),
     suite: SuiteResult | None = None,
     output: Path,
 ) -> Path:
@@ -90,7 +95,7 @@ def present(
         bench=bench,
         train=train,
         audit=audit,
-        server=server,
+        servers=servers,
         suite=suite,
         observation=seen,
         advice=advise(bench, verify, audit, hidden_copies),

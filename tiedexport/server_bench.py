@@ -157,7 +157,9 @@ def server_bench(
         loads=tuple(loads),
         environment=environment.current(),
         seconds=time.perf_counter() - started,
-        options={"duration": duration_s, "arrivals": arrivals, "threads": threads},
+        options={"duration": duration_s, "arrivals": arrivals, "threads": threads}
+        | ({"rate": ",".join(f"{rate:g}" for rate in rates)} if rates else {})
+        | ({"model": model} if model else {}),
         weights_sha256=bundle.manifest.weights_sha256,
     )
 

@@ -139,9 +139,9 @@ def test_a_terminal_has_80_columns() -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
-    return report(
-        handmade.bundle(folder / "handmade.tied"), server=result(), output=folder / "report.html"
-    )
+    bundle = handmade.bundle(folder / "handmade.tied")
+    other = replace(result(), url="grpc://127.0.0.1:8001", options={"rate": "100,200"})
+    return report(bundle, servers=[result(), other], output=folder / "report.html")
 
 
 @SIZES
@@ -155,10 +155,15 @@ def test_the_page_is_quiet_fits_and_can_be_read_by_everyone(
         assert_quiet(seen)
 
 
-def test_the_markdown_twin_says_how_to_repeat_it(page: Path) -> None:
+def test_the_markdown_twin_has_each_server_and_says_how_to_repeat_it(page: Path) -> None:
     told = page.with_suffix(".md").read_text("utf-8")
-    assert "## The server" in told
+    assert "## The server at http://127.0.0.1:8000" in told
+    assert "## The server at grpc://127.0.0.1:8001" in told
+    for picture in ("server-autoencoder-2-latency", "server-2-autoencoder-2-latency"):
+        assert told.count(f"/{picture}.png") == 1
     assert (
         "tiedexport bench handmade.tied --server http://127.0.0.1:8000 --concurrency 2 --batch 2 "
         "--stage autoencoder --duration 1.0 --arrivals poisson --threads 1 --json server.json"
     ) in told
+    assert "--stage autoencoder --rate 100,200 --json server-2.json" in told
+    assert "tiedexport report handmade.tied server.json server-2.json -o" in told

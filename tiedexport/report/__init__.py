@@ -12,6 +12,8 @@ from tiedexport.report.images import as_images
 from tiedexport.report.pictures import reconstruction_grid, training_curves
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tiedexport.report.page import Page
     from tiedexport.results import BenchResult, TrainResult, VerifyResult
     from tiedexport.results.observation import Observation
@@ -29,7 +31,7 @@ def report(
     bench: BenchResult | None = None,
     train: TrainResult | None = None,
     audit: AuditResult | None = None,
-    server: ServerResult | None = None,
+    servers: Sequence[ServerResult] = (),
     suite: SuiteResult | None = None,
     observation: Observation | str | None = None,
     advice: str = "",
@@ -44,7 +46,7 @@ def report(
         train: by default what the bundle itself records of its training.
         audit: copies of each tied weight at every stage; without it, the tie is judged by the
             bytes of the bundle's files alone.
-        server: a server under load to show; without it, its section is left out.
+        servers: under load, to show, each in a section of its own: HTTP and gRPC, for example.
         suite: the standing models on a machine, to show; without it, its section is left out.
         observation: of `tiedexport.observation.observe`, or why there is none.
         advice: what to deploy, in a sentence, as `tiedexport.advice.advise` says.
@@ -63,7 +65,7 @@ def report(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     training = train.record if train is not None else opened.manifest.training
     seen = content.NOT_OBSERVED if observation is None else observation
-    found = content.Found(verify, bench, training, audit, seen, advice, server, suite)
+    found = content.Found(verify, bench, training, audit, seen, advice, tuple(servers), suite)
     return _write(content.page(opened, found), Path(output))
 
 

@@ -25,6 +25,8 @@ from tiedexport.report.storage import Storage, bundle_size, storage
 from tiedexport.report.tables import Table, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tiedexport.bundle import Bundle
     from tiedexport.report.page import Block
     from tiedexport.results import BenchResult, VerifyResult
@@ -52,7 +54,7 @@ class Found:
     audit: AuditResult | None = None
     observation: Observation | str = NOT_OBSERVED
     advice: str = ""
-    server: ServerResult | None = None
+    servers: tuple[ServerResult, ...] = ()
     suite: SuiteResult | None = None
 
 
@@ -74,7 +76,7 @@ def page(bundle: Bundle, found: Found) -> Page:
         *(ties_section.sections(found.audit) if found.audit is not None else []),
         *([numbers_section.section(found.verify)] if found.verify is not None else []),
         *([speed_section.section(found.bench)] if found.bench is not None else []),
-        *([server_section.section(found.server)] if found.server is not None else []),
+        *server_section.sections(found.servers),
         *([suite_section.section(found.suite)] if found.suite is not None else []),
         _closing_section(bundle, found),
     )
@@ -177,7 +179,7 @@ def _training_section(record: TrainingRecord) -> Section:
 
 
 def _closing_section(bundle: Bundle, found: Found) -> Section:
-    all_of_them = (found.audit, found.verify, found.bench, found.server, found.suite)
+    all_of_them = (found.audit, found.verify, found.bench, *found.servers, found.suite)
     results = [result for result in all_of_them if result is not None]
     environments = [result.environment for result in results]
     blocks: list[Block] = [Commands(_commands(bundle, found))]
@@ -206,7 +208,7 @@ def _commands(bundle: Bundle, found: Found) -> tuple[str, ...]:
         ("audit", found.audit, f"tiedexport audit {path}"),
         ("verify", found.verify, f"tiedexport verify {path}{' --layers' * layers}"),
         ("bench", found.bench, _bench_command(path, found.bench) if found.bench else ""),
-        ("server", found.server, _server_command(path, found.server) if found.server else ""),
+        *_server_commands(path, found.servers),
         ("suite", found.suite, "tiedexport bench --suite"),
     ):
         if ran is not None:
@@ -235,10 +237,18 @@ def _bench_command(path: str, result: BenchResult) -> str:
     return f"tiedexport bench {path} --batch {batches}{stages}{memory}{options}"
 
 
+def _server_commands(
+    path: str, servers: tuple[ServerResult, ...]
+) -> Iterator[tuple[str, ServerResult, str]]:
+    """(name of a file, result, what writes it there) of each server."""
+    for number, one in enumerate(servers, 1):
+        yield f"server-{number}" if number > 1 else "server", one, _server_command(path, one)
+
+
 def _server_command(path: str, result: ServerResult) -> str:
     batches = ",".join(map(str, sorted({row.batch for row in result.rows})))
     stages = "".join(f" --stage {name}" for name in result.models)
     callers = max(row.callers for row in result.rows)
-    options = "".join(f" --{name} {value}" for name, value in result.options.items())
+    options = "".join(f" --{name} {shlex.quote(str(v))}" for name, v in result.options.items())
     where = f"--server {shlex.quote(result.url)} --concurrency {callers}"
     return f"tiedexport bench {path} {where} --batch {batches}{stages}{options}"

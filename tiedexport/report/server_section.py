@@ -8,6 +8,8 @@ from tiedexport.report import server_charts, server_tables
 from tiedexport.report.page import Chart, Reasons, Section
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from tiedexport.report.page import Block
     from tiedexport.results.server import ServerResult
 
@@ -20,13 +22,21 @@ _TEXT = (
 )
 
 
-def section(result: ServerResult) -> Section:
+def sections(results: Sequence[ServerResult]) -> Iterator[Section]:
+    """One a server and protocol; several say in their titles which."""
+    for number, result in enumerate(results, 1):
+        several = len(results) > 1
+        title = f"The server at {result.url}" if several else "The server"
+        yield _section(result, title, f"server-{number}" if number > 1 else "server")
+
+
+def _section(result: ServerResult, title: str, prefix: str) -> Section:
     """Charts and tables of every stage and batch size, and what may be of the client."""
     blocks: list[Block] = []
     for stage, batch, rows, loads in server_tables.groups(result):
         closed = [row for row in rows if row.loop == "closed" and row.latencies_s]
         offered = [row for row in rows if row.loop == "open" and row.latencies_s]
-        name, of = f"server-{stage}-{batch}", f"{stage}, batch {batch}"
+        name, of = f"{prefix}-{stage}-{batch}", f"{stage}, batch {batch}"
         if closed:
             latency = server_charts.closed_latency(closed, loads)
             throughput = server_charts.closed_throughput(closed, loads)
@@ -42,4 +52,4 @@ def section(result: ServerResult) -> Section:
         blocks.append(Reasons(tuple(why)))
     cores = result.environment.cores
     text = _TEXT.format(server=result.server, url=result.url, cores=cores)
-    return Section("The server", text, tuple(blocks))
+    return Section(title, text, tuple(blocks))

@@ -64,7 +64,7 @@ class ServerResult(Struct, frozen=True):
         url: of the server.
         server: its name and version, as it tells them.
         models: stage → name of the model that was asked.
-        options: as on the command line: duration in s, arrivals.
+        options: as on the command line: duration in s, arrivals, and what else was given.
         rows: one a stage, batch size and load.
         loads: the same stages under closed loops of callers in this process, without a server.
         weights_sha256: digests of the weights that the bundle held.
