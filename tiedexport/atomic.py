@@ -43,17 +43,26 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            staged.replace(target)
+            move(staged, target)
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
-        _sync(target.parent)
 
 
 def write(path: Path, content: bytes) -> None:
     """Make `content` all that the file holds; as `replacing` otherwise."""
     with replacing(path) as file:
         file.write(content)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file that is synced the place of another, for good: its new folder is synced too.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    source.replace(target)
+    _sync(target.parent)
 
 
 def link(source: Path, target: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TABLE = pa.table({"key": [f"k{i}" for i in range(ROWS)], "image": lists_of(X)})
 
+TWINS = TABLE.add_column(0, "key", pa.array(range(ROWS)))
+
 
 def write_stream(path: Path) -> None:
     with pa.ipc.new_stream(path, TABLE.schema) as file:
@@ -31,6 +33,12 @@ def write_stream(path: Path) -> None:
 def write_file(path: Path) -> None:
     with pa.ipc.new_file(path, TABLE.schema) as file:
         file.write_table(TABLE, max_chunksize=90)
+
+
+def plain(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def archive(**arrays: np.ndarray) -> bytes:
@@ -149,10 +157,12 @@ def test_an_empty_file_of_a_table_makes_no_rows(dense_bundle: Bundle, tmp_path: 
         (lambda path: np.save(path, X.astype(np.int64)), DataError, "int64"),
         (lambda path: np.save(path, np.asfortranarray(X)), DataError, "Fortran"),
         (lambda path: np.save(path, np.array([None] * 20)), DataError, "Python objects"),
+        (lambda path: path.write_bytes(plain(X)[:-1]), DataError, "whole .npy"),
         (lambda path: path.write_bytes(archive(a=X, b=X)), DataError, "--column"),
         (lambda path: path.write_bytes(b"PAR1 and no more"), DataError, "whole Parquet"),
         (lambda path: path.write_bytes(b"hello"), DataError, "68 65 6c 6c 6f"),
         (lambda path: pq.write_table(pa.table({"a": [1]}), path), DataError, "a: int64"),
+        (lambda path: pq.write_table(TWINS, path), DataError, "key, key, image"),
     ],
 )  # fmt: skip
 def test_what_is_no_input_is_refused_before_anything_is_written(

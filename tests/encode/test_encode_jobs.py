@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import tiedexport
 from conftest import contents
-from jobs import ROWS, X, answers, codes, run
+from jobs import ROWS, X, run
 
 from tiedexport.encode import pipeline
-from tiedexport.errors import BadInputError, DataError, UsageError
+from tiedexport.encode.job import Done, Shard, read_job
+from tiedexport.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
@@ -30,91 +29,6 @@ if TYPE_CHECKING:
 def source(tmp_path: Path) -> Path:
     np.save(tmp_path / "x.npy", X)
     return tmp_path / "x.npy"
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """Rows 200 and 201 cannot be computed."""
-    x = X.copy()
-    x[200, 4], x[201, 19] = np.nan, np.inf
-    np.save(tmp_path / "x.npy", x)
-    return tmp_path / "x.npy"
-
-
-GOOD = np.delete(np.arange(ROWS), [200, 201])
-
-
-def test_a_bad_row_stops_and_is_named_and_what_was_done_stays(
-    broken: Path, dense_bundle: Bundle, tmp_path: Path
-) -> None:
-    for _ in range(2):
-        with pytest.raises(DataError) as stopped:
-            run(dense_bundle, broken, tmp_path / "out")
-        assert f"{broken}, row 200" in str(stopped.value)
-    files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {name for name in files if name.endswith(".parquet")} == {
-        "part-00000.parquet",
-        "part-00001.parquet",
-    }
-    assert "_complete.json" not in files
-
-
-def test_bad_rows_are_left_out_of_a_table_and_kept_with_their_reason(
-    broken: Path, dense_bundle: Bundle, tmp_path: Path
-) -> None:
-    result = run(dense_bundle, broken, tmp_path / "out", on_error="skip")
-    table = pq.read_table(tmp_path / "out")
-    assert table["row"].to_pylist() == GOOD.tolist()
-    np.testing.assert_array_equal(codes(table), answers(dense_bundle, X)[GOOD])
-    (rejects,) = Path(result.rejects).iterdir()
-    rows = [json.loads(line) for line in rejects.read_text().splitlines()]
-    assert [(row["file"], row["row"]) for row in rows] == [(str(broken), 200), (str(broken), 201)]
-    assert {row["reason"] for row in rows} == {"NaN or infinity"}
-    assert (result.rejected, result.rows) == (2, ROWS)
-
-
-def test_bad_rows_of_an_array_are_not_numbers(
-    broken: Path, dense_bundle: Bundle, tmp_path: Path
-) -> None:
-    run(dense_bundle, broken, tmp_path / "z.npy", on_error="skip")
-    z = np.load(tmp_path / "z.npy")
-    assert np.isnan(z[[200, 201]]).all()
-    np.testing.assert_array_equal(z[GOOD], answers(dense_bundle, X)[GOOD])
-
-
-def test_rows_of_a_table_are_rejected_for_every_reason(
-    dense_bundle: Bundle, tmp_path: Path
-) -> None:
-    samples = X[:6].tolist()
-    samples[1], samples[2], samples[3][5], samples[4][5] = None, [1.0, 2.0], None, float("inf")
-    table = pa.table({"key": list("abcdef"), "image": samples})
-    pq.write_table(table, tmp_path / "x.parquet")
-    run(dense_bundle, tmp_path / "x.parquet", tmp_path / "out", on_error="skip")
-    lines = (tmp_path / "out/_rejected/part-00000.jsonl").read_text().splitlines()
-    assert [(row["columns"]["key"], row["reason"]) for row in map(json.loads, lines)] == [
-        ("b", "null"),
-        ("c", "2 values, not 20"),
-        ("d", "a null among its values"),
-        ("e", "NaN or infinity"),
-    ]
-    assert pq.read_table(tmp_path / "out")["key"].to_pylist() == ["a", "f"]
-
-
-def test_a_picture_that_cannot_be_read_is_rejected_by_its_name(
-    bundles: dict[str, Bundle], tmp_path: Path
-) -> None:
-    import PIL.Image
-
-    (tmp_path / "images").mkdir()
-    for name in "abc":
-        PIL.Image.fromarray(np.zeros((9, 12), np.uint8)).save(tmp_path / "images" / f"{name}.png")
-    (tmp_path / "images/b.png").write_bytes(b"\x89PNG and no more")
-    result = run(bundles["conv"], tmp_path / "images", tmp_path / "out", on_error="skip")
-    (line,) = (tmp_path / "out/_rejected/part-00000.jsonl").read_text().splitlines()
-    assert json.loads(line)["file"] == str(tmp_path / "images/b.png")
-    assert result.rejected == 1
-    with pytest.raises(DataError, match=r"b\.png"):
-        run(bundles["conv"], tmp_path / "images", tmp_path / "again")
 
 
 @pytest.mark.parametrize("target", ["out", "z.npy"])
@@ -154,6 +68,32 @@ def test_a_part_that_was_removed_is_done_again(
     part.unlink()
     assert run(dense_bundle, source, tmp_path / "out").rows_before == ROWS - 96
     assert part.read_bytes() == content
+
+
+@pytest.mark.parametrize("target", ["out", "z.npy"])
+def test_without_the_record_of_what_is_done_all_is_done_again(
+    target: str, source: Path, dense_bundle: Bundle, tmp_path: Path
+) -> None:
+    run(dense_bundle, source, tmp_path / target)
+    before = contents(tmp_path)
+    (record,) = tmp_path.glob("*/_done/0-of-1.jsonl")
+    record.unlink()
+    assert run(dense_bundle, source, tmp_path / target).rows_before == 0
+    assert contents(tmp_path) == before
+
+
+def test_what_a_full_disk_refuses_to_record_is_said_once(
+    source: Path, dense_bundle: Bundle, tmp_path: Path
+) -> None:
+    run(dense_bundle, source, tmp_path / "out")
+    job = read_job(tmp_path / "out")
+    assert job is not None
+    with Shard(tmp_path / "out", job, 0) as shard, Path("/dev/full").open("ab") as full:
+        shard._file.close()
+        shard._file = full
+        with pytest.raises(OSError, match="No space left"):
+            shard.record(Done(0, 96, 0, 1))
+        shard.__exit__()
 
 
 def test_an_array_that_was_removed_is_not_taken_for_done(
@@ -212,6 +152,13 @@ def test_another_bundle_or_other_inputs_are_another_job(
     run(bundles["untied"], tmp_path / "u.npy", tmp_path / "u")
     record = json.loads((tmp_path / "u/_job.json").read_text())
     assert record["settings"]["weights"] != "" != record["settings"]["graph"]
+
+
+def test_an_address_that_no_engine_would_use_is_refused(
+    source: Path, dense_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--engine ray"):
+        run(dense_bundle, source, tmp_path / "out", ray_address="127.0.0.1:1")
 
 
 def test_what_no_call_of_encode_made_is_left_alone(
@@ -293,21 +240,6 @@ def test_a_small_disk_stops_and_more_room_lets_it_go_on(
         assert not list((disk / "out").glob(".*"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_the_command_goes_on_after_what_stopped_it(
-    broken: Path, dense_bundle: Bundle, tmp_path: Path
-) -> None:
-    words = ["encode", dense_bundle.path, broken, "-o", "out", "--threads", "1", "--part-rows", 96]
-    stopped = tiedexport(*words, cwd=tmp_path)
-    assert stopped.returncode == 4
-    assert "row 200" in stopped.stderr
-    other = tiedexport(*words, "--shard", "2/2", cwd=tmp_path)
-    assert other.returncode == 2
-    done = tiedexport(*words[:-1], "512", "-o", "new", "--on-error", "skip", "--json", "-",
-                      cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rejected"] == 2
 
 
 def test_encoding_loads_neither_torch_nor_onnx_nor_pandas(

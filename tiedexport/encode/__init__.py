@@ -107,6 +107,8 @@ def encode(
         stage=stage, engine=engine, shard=shard, batch=batch, on_error=on_error,
         part_rows=part_rows,
     )  # fmt: skip
+    if ray_address and engine != "ray":
+        raise UsageError("the address of a cluster that is not used", hint="add --engine ray")
     paths = expand(inputs)
     if not is_array(output):
         with needed_for("Parquet", "pyarrow", extra="data"):

@@ -41,6 +41,9 @@ class Array:
             raise DataError("one number is no row of samples", where=path, expected="[n, ...]")
         self.rows = self._shape[0]
         self._row_bytes = math.prod(self._shape[1:]) * self._dtype.itemsize
+        with _damage_reported(path):
+            if self.rows and self._stream is None:  # a file that is cut short shows here
+                self._mapped(self.rows - 1, self.rows)
         # An error of type or shape shows before anything is computed.
         checked_rows(0, np.empty((0, *self._shape[1:]), self._dtype), {}, intake, path)
 

@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -221,7 +221,8 @@ class Shard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what a full disk has refused before, which was reported then
+            self._file.close()
 
     def _read(self) -> None:
         """Take what is whole; a kill can leave the last line torn, which then never was."""

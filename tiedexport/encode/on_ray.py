@@ -12,6 +12,7 @@ import msgspec
 from tiedexport import errors
 from tiedexport.data.extras import needed_for
 from tiedexport.encode.job import Done
+from tiedexport.encode.pipeline import disk_reported
 from tiedexport.encode.pipeline import run_parts as run_here
 from tiedexport.encode.work import Work, reopen
 from tiedexport.runtimes import runtime_named
@@ -89,7 +90,8 @@ def run_parts(
                 failure = msgspec.json.decode(row["failure"])
                 raise getattr(errors, failure.pop("kind"))(**failure)
             record = msgspec.json.decode(row["record"], type=Done)
-            done(record)
+            with disk_reported(work.folder):
+                done(record)
             advance(record.rows + record.rejected)
     finally:
         if begun:

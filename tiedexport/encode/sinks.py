@@ -222,9 +222,14 @@ class ArraySink:
 
     def begin(self) -> None:
         """Take the whole room now: a disk that is too small shows before the work."""
-        if self._staged.exists() or self._is_whole(self._target):
+        if self._staged.exists():
             return
-        if all_done(self._folder):
+        done = all_done(self._folder)
+        if self._is_whole(self._target):
+            if len(done) < len(self._job.parts):  # a record was removed: its parts are done again
+                self._target.replace(self._staged)
+            return
+        if done:
             raise UsageError(
                 "the rows that earlier calls computed are gone",
                 where=self._target,
@@ -260,7 +265,7 @@ class ArraySink:
     def finish(self) -> None:
         """Let the file take its place."""
         if self._staged.exists():
-            self._staged.replace(self._target)
+            atomic.move(self._staged, self._target)
 
 
 class _ArrayPart:

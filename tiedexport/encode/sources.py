@@ -44,10 +44,12 @@ def expand(inputs: Iterable[str | Path]) -> list[str]:
             paths += found
         else:
             raise DataError("no such input", where=given, expected=KINDS, hint=f"ls {given}")
-    places = [os.path.realpath(path) for path in paths]
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
+    places: set[str] = set()
+    for path in paths:
+        place = os.path.realpath(path)
+        if place in places:
             raise UsageError("an input is named twice", got=path, expected="each file once")
+        places.add(place)
     return paths
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tiedexport.encode.rows import Intake, Rows, checked_rows, merged
 from tiedexport.errors import ArrayError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -45,6 +45,13 @@ class Table:
             self._schema, sizes = _layout(path, kind)
         self.cuts: tuple[int, ...] | None = tuple(accumulate(sizes, initial=0))
         self.rows = sum(sizes)
+        if len(set(self._schema.names)) < len(self._schema.names):
+            raise DataError(
+                "two columns have one name",
+                where=path,
+                got=", ".join(self._schema.names),
+                hint="rename one of them",
+            )
         self._column = _sample_column(self._schema, intake, path)
         self._shape = _shape_of(self._schema.field(self._column).type)
 
@@ -72,9 +79,8 @@ class Table:
             with pq.ParquetFile(self.path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False) as file:
                 yield from file.iter_batches(block, groups)
             return
-        for group, batch in enumerate(_record_batches(self.path, self.kind)):
-            if group in groups:
-                yield from (batch.slice(at, block) for at in range(0, len(batch), block))
+        for batch in _record_batches(self.path, self.kind, groups):
+            yield from (batch.slice(at, block) for at in range(0, len(batch), block))
 
     def _rows(self, first: int, table: pa.Table) -> Rows:
         import pyarrow as pa
@@ -110,16 +116,22 @@ def _layout(path: str, kind: str) -> tuple[pa.Schema, list[int]]:
         return opened.schema, sizes
 
 
-def _record_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
-    """Every record batch in order: views of the mapped file where it is not compressed."""
+def _record_batches(
+    path: str, kind: str, numbers: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Those record batches, or all: views of the mapped file where it is not compressed."""
     import pyarrow as pa
 
     with pa.memory_map(path) as file:
-        if kind == "arrow stream":
-            yield from pa.ipc.open_stream(file)
+        if kind == "arrow stream":  # which has to be gone through from its beginning
+            last = None if numbers is None else max(numbers, default=-1) + 1
+            for number, batch in enumerate(islice(pa.ipc.open_stream(file), last)):
+                if numbers is None or number in numbers:
+                    yield batch
             return
         opened = pa.ipc.open_file(file)
-        yield from (opened.get_batch(i) for i in range(opened.num_record_batches))
+        numbers = range(opened.num_record_batches) if numbers is None else numbers
+        yield from map(opened.get_batch, numbers)
 
 
 def _of_size(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
