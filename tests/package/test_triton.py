@@ -44,7 +44,7 @@ def test_each_stage_is_a_model_whose_configuration_the_schema_reads(
     assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
     assert config.dynamic_batching.max_queue_delay_microseconds == 100
     assert config.version_policy.latest.num_versions == 2
-    assert [warm.batch_size for warm in config.model_warmup] == [1, 8]
+    assert [warm.batch_size for warm in config.model_warmup] == [1, 4, 8]
     assert parameters_of(config)["threads"] == "2"
     assert sorted(written.models) == sorted(f"m_{stage}" for stage in STAGES)
 

@@ -42,7 +42,7 @@ def held_bytes(bundle: Bundle, runtime: str, folder: Path) -> int:
 
     Each instance has computed by then: the server warms it up.
     """
-    package(bundle, folder / "models", runtime=runtime, instances=2, max_batch=2)
+    package(bundle, folder / "models", runtime=runtime, instances=2, preferred_batch=(2,))
     with triton_server(folder / "models", folder) as server:
         assert len(server.processes) == 1 + 3 * 2
         return sum(map(data_pss_bytes, server.processes))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tiedexport.spec import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tiedexport.spec import StageSpec, TensorSpec
 
@@ -53,13 +53,17 @@ def _scalar(value: Value) -> str:
     return '"' + "".join(chr(b) if 32 <= b < 127 else f"\\{b:03o}" for b in escaped) + '"'
 
 
-def of_stage(stage: StageSpec, max_batch: int) -> dict[str, Value]:
-    """Inputs and outputs, and what each instance computes before it counts as ready."""
+def of_stage(stage: StageSpec, preferred_batch: Sequence[int]) -> dict[str, Value]:
+    """Inputs and outputs, and what each instance computes before it counts as ready.
+
+    That is one row and the preferred batches: an instance that never gets a larger one never needs
+    the memory for its rows.
+    """
     (of_input,), (of_output,) = stage.inputs, stage.outputs
     return {
         "input": _tensor(of_input),
         "output": _tensor(of_output),
-        "model_warmup": [_warm_up(of_input, batch) for batch in sorted({1, max_batch})],
+        "model_warmup": [_warm_up(of_input, batch) for batch in sorted({1, *preferred_batch})],
     }
 
 

@@ -46,7 +46,7 @@ class Backend:
         spec = self._bundle.manifest.stage(stage)
         return {
             "backend": "onnxruntime",
-            **of_stage(spec, self._options.max_batch),
+            **of_stage(spec, self._options.preferred_batch),
             "parameters": parameters({"intra_op_thread_count": str(self._options.threads)}),
         }
 

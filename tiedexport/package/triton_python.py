@@ -45,7 +45,7 @@ class Backend:
             told["precision"] = options.precision
         return {
             "backend": "python",
-            **of_stage(self._bundle.manifest.stage(stage), options.max_batch),
+            **of_stage(self._bundle.manifest.stage(stage), options.preferred_batch),
             "parameters": parameters(told),
         }
 

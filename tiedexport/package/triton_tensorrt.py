@@ -40,7 +40,7 @@ class Backend:
         """As the protocol says."""
         return {
             "backend": "tensorrt",
-            **of_stage(self._bundle.manifest.stage(stage), self._options.max_batch),
+            **of_stage(self._bundle.manifest.stage(stage), self._options.preferred_batch),
         }
 
     def fill(self, stage: str, version: Path, whole: Path) -> None:
