@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from reading_memory import memory_growth_of_reading
 from tiedexport import data
 from tiedexport.data.stream import LANES, WINDOW_BYTES, open_stream
 from tiedexport.errors import DataError, MissingRuntimeError
+from tiedexport.rating import held_back
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -24,7 +26,9 @@ def fixed(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def write(path: Path, samples: pa.Array | None = None, name: str = "images", **other: list) -> Path:
+def write(
+    path: Path, samples: pa.Array | None = None, name: str = "images", **other: pa.Array
+) -> Path:
     column = fixed(IMAGES) if samples is None else samples
     table = pa.table({"key": [str(n) for n in range(len(column))], name: column, **other})
     pq.write_table(table, path, row_group_size=30)
@@ -60,6 +64,28 @@ def test_tensors_keep_their_shape(tmp_path) -> None:
     images = pa.FixedShapeTensorArray.from_numpy_ndarray(IMAGES.reshape(200, 2, 3))
     loaded = data.load(write(tmp_path / "a.parquet", images))
     assert loaded.record.sample_shape == (2, 3)
+    np.testing.assert_array_equal(everything(loaded), sorted_rows(IMAGES / np.float32(255)))
+
+
+def test_the_column_of_a_training_is_read_again_without_asking(tmp_path) -> None:
+    path = write(tmp_path / "a.parquet", name="left", right=fixed(IMAGES[::-1]))
+    loaded = data.load(path, column="right")
+    bundle = Mock()
+    bundle.manifest.training = Mock(data=loaded.record, recipe={"data": {"column": "right"}})
+    bundle.manifest.sample_shape = (6,)
+    np.testing.assert_array_equal(held_back(bundle, path), loaded.test)
+
+
+def test_a_column_of_what_has_none_is_refused(tmp_path) -> None:
+    np.savez(tmp_path / "a.npz", x=IMAGES)
+    with pytest.raises(DataError, match="leave column out"):
+        data.load(tmp_path / "a.npz", column="x")
+
+
+def test_files_without_rows_are_passed_over(tmp_path) -> None:
+    write(tmp_path / "0.parquet", fixed(IMAGES)[:0])
+    write(tmp_path / "1.parquet")
+    loaded = data.load(tmp_path)
     np.testing.assert_array_equal(everything(loaded), sorted_rows(IMAGES / np.float32(255)))
 
 

@@ -109,7 +109,9 @@ def _same_or_split(data: str | Path, training: TrainingRecord | None) -> np.ndar
     """The test set of the training if this is its data, wherever it lies now; else a new split."""
     if training is not None:
         with contextlib.suppress(DataError):
-            same = data_sets.load_as(training.data, data)
+            section = training.recipe.get("data")
+            column = section.get("column") if isinstance(section, dict) else None
+            same = data_sets.load_as(training.data, data, column)
             if same.record.sha256 == training.data.sha256:
                 return same.test
     return data_sets.load(data).test

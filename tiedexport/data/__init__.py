@@ -89,8 +89,14 @@ def load(
         MissingRuntimeError: Pillow, matplotlib, scikit-learn or pyarrow is needed and not
             installed.
     """
-    _check_arguments(train, held_back, seed)
-    if paths := _shards(source, stream):
+    _check_arguments(train=(train, 1), held_back=(held_back, 2), seed=(seed, 0), lanes=(lanes, 1))
+    paths = _shards(source, stream)
+    if column is not None and not (paths and paths[0].suffix == ".parquet"):
+        raise DataError(
+            "only Parquet files have columns", where=source, got=f"column = {column!r}",
+            hint="leave column out",
+        )  # fmt: skip
+    if paths:
         if train is not None:
             raise UsageError(
                 "all that is not held back of a stream is trained on",
@@ -152,8 +158,10 @@ def reload(record: DataRecord) -> DataSet:
     return data
 
 
-def load_as(record: DataRecord, source: str | Path) -> DataSet:
+def load_as(record: DataRecord, source: str | Path, column: str | None = None) -> DataSet:
     """Load a source and split it as a record says, whose own source may be elsewhere by now.
+
+    `column` is what the recipe of that training names, if it does.
 
     Raises:
         DataError, UsageError, MissingRuntimeError: as `load`.
@@ -165,6 +173,7 @@ def load_as(record: DataRecord, source: str | Path) -> DataSet:
         held_back=options.get("held_back"),
         seed=options.get("seed", 0),
         stream="lanes" in options,
+        column=column,
         lanes=options.get("lanes", LANES),
     )
 
@@ -224,8 +233,7 @@ def _read(source: str | Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     return read(path)
 
 
-def _check_arguments(train: int | None, held_back: int | None, seed: int) -> None:
-    smallest = {"train": (train, 1), "held_back": (held_back, 2), "seed": (seed, 0)}
+def _check_arguments(**smallest: tuple[int | None, int]) -> None:
     for name, (value, least) in smallest.items():
         if value is not None and value < least:
             raise UsageError(f"{name} is too small", got=value, expected=f"at least {least}")

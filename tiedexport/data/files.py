@@ -14,7 +14,7 @@ from tiedexport.data.images import read_folder
 from tiedexport.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -64,14 +64,24 @@ def _read_npy(path: Path) -> NDArray[Any]:
     return np.asarray(mapped)
 
 
+def samples_name(names: Sequence[str], wanted: str | None = None) -> str | None:
+    """Which of several arrays or columns holds the samples; None where that is not clear.
+
+    The one that is wanted, or the only one, or the only one that has a name of `SAMPLE_KEYS`.
+    """
+    found = [name for name in names if name == wanted] if wanted else names
+    if len(found) > 1:
+        found = [name for name in found if name.lower() in SAMPLE_KEYS]
+    return found[0] if len(found) == 1 else None
+
+
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         keys = list(archive.files)
         label_keys = [key for key in keys if key.lower() in LABEL_KEYS]
         candidates = [key for key in keys if key not in label_keys] or keys
-        if len(candidates) > 1:
-            candidates = [key for key in candidates if key.lower() in SAMPLE_KEYS]
-        if len(candidates) != 1 or len(label_keys) > 1:
+        chosen = samples_name(candidates)
+        if chosen is None or len(label_keys) > 1:
             raise DataError(
                 "which array of this archive holds the samples?" if keys else "an empty archive",
                 where=path,
@@ -81,8 +91,8 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
                 hint=f"python -c \"import numpy as np; a = np.load('{path}'); "
                 "np.savez('data.npz', x=a['THE_KEY'])\"",
             )
-        samples = archive[candidates[0]]
-        if not label_keys or label_keys == candidates:
+        samples = archive[chosen]
+        if not label_keys or label_keys == [chosen]:
             return samples, None
         return samples, _checked_labels(
             archive[label_keys[0]], samples, f"{path}, array {label_keys[0]}"

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiedexport.data.files import SAMPLE_KEYS
+from tiedexport.data.files import SAMPLE_KEYS, samples_name
 from tiedexport.encode.rows import Intake, Rows, blocks, checked_rows
 from tiedexport.errors import DataError
 
@@ -143,10 +143,8 @@ class _Stream:
 def _member(names: list[str], wanted: str | None, path: str) -> str:
     """The member of an archive that holds the samples."""
     keys = {name.removesuffix(".npy"): name for name in names}
-    found = [key for key in keys if key == wanted] if wanted else list(keys)
-    if len(found) > 1:
-        found = [key for key in keys if key.lower() in SAMPLE_KEYS]
-    if len(found) != 1:
+    found = samples_name(list(keys), wanted)
+    if found is None:
         raise DataError(
             "which array of this archive holds the samples?",
             where=path,
@@ -154,7 +152,7 @@ def _member(names: list[str], wanted: str | None, path: str) -> str:
             expected=wanted or f"one array, or one named {', '.join(SAMPLE_KEYS)}",
             hint="--column NAME",
         )
-    return keys[found[0]]
+    return keys[found]
 
 
 @contextmanager

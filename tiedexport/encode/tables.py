@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiedexport.data.extras import needed_for
-from tiedexport.data.files import SAMPLE_KEYS
+from tiedexport.data.files import samples_name
 from tiedexport.encode.arrow import of_booleans
 from tiedexport.encode.rows import Intake, Rows, checked_rows, merged
 from tiedexport.errors import ArrayError, DataError
@@ -155,10 +155,8 @@ def _of_size(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) ->
 def _sample_column(schema: pa.Schema, intake: Intake, path: str) -> str:
     """The column that was asked for, or the only one that can hold samples, by type or name."""
     able = [field.name for field in schema if _can_hold(field.type, intake)]
-    found = [name for name in able if name == intake.column] if intake.column else able
-    if len(found) > 1:
-        found = [name for name in able if name.lower() in SAMPLE_KEYS]
-    if len(found) != 1:
+    found = samples_name(able, intake.column)
+    if found is None:
         raise DataError(
             "which column holds the samples?" if able else "no column can hold samples",
             where=path,
@@ -167,7 +165,7 @@ def _sample_column(schema: pa.Schema, intake: Intake, path: str) -> str:
             f"{math.prod(intake.spec.element_shape)} numbers",
             hint="--column NAME" if able else None,
         )
-    return str(found[0])
+    return found
 
 
 def _can_hold(kind: Any, intake: Intake) -> bool:

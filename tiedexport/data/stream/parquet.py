@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiedexport.data.extras import needed_for
-from tiedexport.data.files import SAMPLE_KEYS
+from tiedexport.data.files import SAMPLE_KEYS, samples_name
 from tiedexport.data.pixels import check_samples
 from tiedexport.data.stream.shards import rows_at_a_time
 from tiedexport.errors import DataError
@@ -88,13 +88,14 @@ class ParquetShards:
 
     def _first_sample(self) -> NDArray[Any]:
         """[1, *sample_shape]; every other sample is to be of its shape."""
-        path = self.paths[0]
+        filled = np.flatnonzero(np.diff(self.bounds))
+        if not len(filled):
+            raise DataError("the data set is empty", where=self.paths[0], expected="rows")
+        shard, group, _ = self._groups[filled[0]]
+        path = self.paths[shard]
         with _opened(path) as file:
-            batches = file.iter_batches(1, columns=[self._column], use_threads=False)
-            batch = next(iter(batches), None)
-        if batch is None:
-            raise DataError("the data set is empty", where=path, expected="rows")
-        column = batch.column(0)
+            batches = file.iter_batches(1, [group], [self._column], use_threads=False)
+            column = next(iter(batches)).column(0)
         sample = _values(column, _shape(column, path), path)
         check_samples(sample, path)
         return sample
@@ -107,10 +108,8 @@ class ParquetShards:
 
 def _column(schema: pa.Schema, wanted: str | None, path: Path) -> str:
     lists = [field.name for field in schema if _is_list(field.type)]
-    named = [name for name in lists if name.lower() in SAMPLE_KEYS]
-    found = [wanted] if wanted in lists else [] if wanted else lists if len(lists) == 1 else named
-    if len(found) == 1 and found[0]:
-        return found[0]
+    if (found := samples_name(lists, wanted)) is not None:
+        return found
     raise DataError(
         "no such column of lists" if wanted else "which column holds the samples?",
         where=path,
