@@ -14,7 +14,7 @@ from command_line import tiedexport
 from conftest import make_checkpoint
 from triton_server import needs_triton, triton_server
 
-from tiedexport import reporting
+from tiedexport import reporting, triton_client
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.checkpoint import save_checkpoint
 from tiedexport.errors import BadInputError, MissingRuntimeError, UsageError
@@ -187,6 +187,36 @@ def test_a_queue_of_more_requests_than_select_can_watch_does_not_end_the_load() 
             answers = runner.run(run())
     assert len(answers) == 1200
     assert not any("open files" in one.why for one in answers)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_server_that_never_answers_is_waited_for_only_so_long(
+    dense_bundle: Bundle, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_client, "_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{protocol}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(MissingRuntimeError, match="no inference server answers"):
+            server_bench(dense_bundle, url)
+
+
+def test_a_server_of_the_protocol_alone_needs_not_tell_what_triton_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
+
+    async def told(self: TritonClient, question: str, *about: str) -> dict[str, object]:
+        if question != "get_model_metadata" or about != ("m",):
+            raise RequestFailedError("the server failed a request", got="404")
+        return {"versions": ["1"], "inputs": [tensor], "outputs": [tensor]}
+
+    monkeypatch.setattr(TritonClient, "_told", told)
+    client = TritonClient("http://h")
+    tensors = {"x": ("FP32", (-1, 4))}
+    assert asyncio.run(client.model("m")) == ServedModel("m", ("1",), tensors, tensors)
+    with pytest.raises(UsageError, match="no such model") as caught:
+        asyncio.run(client.model("other"))
+    assert "other: 404" in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "localhost"])

@@ -112,18 +112,18 @@ class TritonClient:
 
         Raises:
             UsageError: the server has no such model that is ready.
-            RequestFailedError: it does not tell.
         """
-        if name not in (known := await self._ready()):
+        try:
+            found = await self._told("get_model_metadata", name)
+        except RequestFailedError as error:
             raise UsageError(
                 "the server has no such model that is ready",
                 where=self.url,
-                got=name,
-                expected=", ".join(sorted(known)) or "any: it has none",
+                got=f"{name}: {error.got}",
+                expected=", ".join(sorted(await self._ready())) or "any: it names none",
                 hint="name it: --model NAME, without _encoder, _decoder or _autoencoder",
-            )
-        found = await self._told("get_model_metadata", name)
-        configuration = await self._told("get_model_config", name)
+            ) from error
+        configuration = await self._extension("get_model_config", name)
         configuration = configuration.get("config", configuration)  # of gRPC it is one level lower
         parameters = configuration.get("parameters", {})
         return ServedModel(
@@ -135,13 +135,20 @@ class TritonClient:
         )
 
     async def _ready(self) -> list[str]:
-        index = await self._told("get_model_repository_index")
+        index = await self._extension("get_model_repository_index")
         rows = index.get("models", []) if isinstance(index, dict) else index
         return [row["name"] for row in rows if row.get("state") == "READY"]
 
+    async def _extension(self, question: str, *about: str) -> Any:
+        """What Triton says beyond the protocol, as JSON would have it; {} of another server."""
+        try:
+            return await self._told(question, *about)
+        except RequestFailedError:
+            return {}
+
     async def _told(self, question: str, *about: str) -> Any:
         """What the server says of itself or of a model, as JSON would have it."""
-        way = {"as_json": True} if self.protocol == "grpc" else {}
+        way = {"as_json": True, "client_timeout": _TIMEOUT_S} if self.protocol == "grpc" else {}
         try:
             return await getattr(self._client, question)(*about, **way)
         except self._failures as error:
