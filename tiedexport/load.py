@@ -21,6 +21,7 @@ from tiedexport.contender import (
     warm_up,
 )
 from tiedexport.errors import TiedExportError, UsageError
+from tiedexport.open_loop import figures
 from tiedexport.progress import Progress
 from tiedexport.results.load import Load
 from tiedexport.session import open_session
@@ -37,7 +38,6 @@ ROUNDS = 5
 """Turns of each runtime at a number of callers: as in `bench`, a drift of the machine hits all."""
 
 MOST_CALLERS = 256
-PERCENTILES = (50, 90, 99)
 
 
 @dataclass
@@ -271,7 +271,6 @@ def summed_up(row: Load, callers: Sequence[Caller]) -> Load:
     taken_s = sum(int(turn[:, 1].max() - turn[:, 0].min()) for turn in turns) / 1e9
     spans = np.concatenate(turns)
     seconds = (spans[:, 1] - spans[:, 0]) / 1e9
-    percentiles = np.percentile(seconds, PERCENTILES)
     different = sum(caller.different for caller in callers)
     untimed = len(callers) * len(turns)
     wrong = f"{different} of {len(spans) + untimed} results differ from a single caller's"
@@ -280,12 +279,7 @@ def summed_up(row: Load, callers: Sequence[Caller]) -> Load:
         status="failed" if different else "passed",
         reason=wrong if different else "",
         calls=len(spans),
-        latencies_s={
-            "min": float(seconds.min()),
-            "mean": float(seconds.mean()),
-            **{f"p{p}": float(s) for p, s in zip(PERCENTILES, percentiles, strict=True)},
-            "max": float(seconds.max()),
-        },
+        latencies_s=figures(seconds),
         throughput_per_s=row.batch * len(spans) / taken_s,
         different=different,
     )

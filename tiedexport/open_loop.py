@@ -29,10 +29,10 @@ ARRIVALS: tuple[Arrivals, ...] = ("poisson", "constant")
 LEAST_REQUESTS = 100
 """Fewer have no 99th percentile."""
 
-PERCENTILES = (50, 90, 99)
 SATURATED = 0.95
 """Below this share of what is offered, a queue grows for as long as the load lasts."""
 
+_PERCENTILES = (50, 90, 99)
 _CLIENT_BOUND = 0.25
 _LEAD_S = 0.01
 
@@ -160,19 +160,20 @@ def summed_up(row: ServerLoad, answers: Sequence[Answer]) -> ServerLoad:
         different=different,
         achieved_per_s=achieved,
         throughput_per_s=None if achieved is None else achieved * row.batch,
-        latencies_s=_figures(latencies) if good else {},
+        latencies_s=figures(latencies) if good else {},
         late_p99_s=float(np.percentile(late, 99)) if row.loop == "open" else None,
         versions=tuple(sorted({one.version for one in good if one.version})),
     )
     return replace(row, warnings=tuple(_warnings(row)))
 
 
-def _figures(seconds: np.ndarray) -> dict[str, float]:
-    percentiles = np.percentile(seconds, PERCENTILES)
+def figures(seconds: np.ndarray) -> dict[str, float]:
+    """Name → seconds: of all requests or calls of a load, float64 [n]."""
+    percentiles = np.percentile(seconds, _PERCENTILES)
     return {
         "min": float(seconds.min()),
         "mean": float(seconds.mean()),
-        **{f"p{p}": float(s) for p, s in zip(PERCENTILES, percentiles, strict=True)},
+        **{f"p{p}": float(s) for p, s in zip(_PERCENTILES, percentiles, strict=True)},
         "max": float(seconds.max()),
     }
 
