@@ -17,12 +17,14 @@ import msgspec
 import numpy as np
 import torch
 
+from tiedexport import data
 from tiedexport.recipe import load_recipe
 from tiedexport.spec import DataRecord
 from tiedexport.training.group import ALONE, Group, joined
 from tiedexport.training.parallel import whole
 from tiedexport.training.resume import History, load_resume, save_resume
 from tiedexport.training.samples import SamplesInMemory
+from tiedexport.training.stream import StreamedSamples
 from tiedexport.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -51,8 +53,14 @@ class Far(msgspec.Struct):
 def trainer_of(
     recipe: Path, group: Group, dtype: torch.dtype = torch.float32
 ) -> tuple[Trainer, Tensor]:
-    """A trainer in this process, and all its samples."""
+    """A trainer in this process, and samples that it trains on."""
     loaded = load_recipe(recipe)
+    if Path(loaded.data.source).is_dir():
+        found = data.load(loaded.data.source)
+        assert found.stream is not None
+        streamed = StreamedSamples(found.stream, loaded.training, (16,), group.part)
+        samples = torch.from_numpy(found.train).reshape(-1, 16)
+        return Trainer(loaded, streamed, group, (4, 4), dtype=dtype), samples
     images = np.load(recipe.parent / "images.npz")["images"]
     samples = torch.from_numpy(images.astype(np.float32))
     samples = samples.reshape(len(images), *((1, 4, 4) if loaded.family == "conv" else (16,)))
@@ -137,6 +145,8 @@ def main() -> None:
     with joined("cpu") as together:
         processes = together.part.processes
         found: dict[str, object] = {}
+        assert together.any(together.leads)
+        assert not together.any(False)
         for shard in (False, True):
             group = dataclasses.replace(together, shard=shard)
             kind = "FSDP2" if shard else "DDP"

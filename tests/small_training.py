@@ -66,6 +66,15 @@ class SmallTraining:
         path.write_text("\n".join(lines))
         return path
 
+    def shards(self) -> Path:
+        """A folder with the images in two shards."""
+        folder = self.folder / "shards"
+        folder.mkdir()
+        images = np.load(self.folder / "images.npz")["images"]
+        for name, part in zip("ab", np.split(images, [50]), strict=True):
+            np.save(folder / f"{name}.npy", part)
+        return folder
+
     def train(self, output: Path | None = None, **arguments: Any) -> TrainResult:
         return train(
             self.recipe(),

@@ -25,6 +25,8 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "conv": (CONV, {"epochs": 4, "batch_size": 20, "loss": "mse"}),
     # The second batch has one row, so most processes have none.
     "lone row": (DENSE, {"epochs": 10, "batch_size": 89}),
+    # 72 samples to train on, 4 × 16 + 8: of the last batch some processes have no row.
+    "streamed": (DENSE, {"epochs": 4, "batch_size": 16, "noise": NOISE, "shift": 1}),
 }
 KINDS = ("DDP", "FSDP2")
 ROUNDING = 1e-12
@@ -35,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recipes, what two and three processes made of them, and what one, two and three left."""
     path = tmp_path_factory.mktemp("parallel")
     small = SmallTraining(path)
+    array = small.images
     for name, (small.model, small.training) in RECIPES.items():
+        small.images = small.shards() if name == "streamed" else array
         small.recipe().rename(path / f"{name}.toml")
     leave(path / "tied.toml", path / "whole by 1.resume", ALONE)
     for processes in (2, 3):
