@@ -157,11 +157,18 @@ def server_bench(
         loads=tuple(loads),
         environment=environment.current(),
         seconds=time.perf_counter() - started,
-        options={"duration": duration_s, "arrivals": arrivals, "threads": threads}
-        | ({"rate": ",".join(f"{rate:g}" for rate in rates)} if rates else {})
-        | ({"model": model} if model else {}),
+        options=_options(way, threads, model),
         weights_sha256=bundle.manifest.weights_sha256,
     )
+
+
+def _options(way: _Way, threads: int, model: str) -> dict[str, float | str]:
+    """As on the command line, so that a report can say how to repeat it."""
+    found: dict[str, float | str] = {"duration": way["duration_s"], "arrivals": way["arrivals"]}
+    found["threads"] = threads
+    if way["rates"]:
+        found["rate"] = ",".join(f"{rate:.12g}" for rate in way["rates"])
+    return found | ({"model": model} if model else {})
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:

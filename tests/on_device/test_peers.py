@@ -57,6 +57,18 @@ def test_torch_computes_the_model(bundle, cuda, stage, precision, as_sessions):
     subject.close()
 
 
+class OrtOptions:
+    """Of a session or of a run: what was asked for."""
+
+    def __init__(self):
+        self.entries = {}
+
+    def add_session_config_entry(self, key, value):
+        self.entries[key] = value
+
+    add_run_config_entry = add_session_config_entry
+
+
 def fake_onnxruntime(gpu: ModelGpu, made: list):
     """A session that copies its bound input to its bound output on the stream it was given."""
 
@@ -94,17 +106,8 @@ def fake_onnxruntime(gpu: ModelGpu, made: list):
 
             gpu.stream_of(int(self.options["user_compute_stream"])).enqueue("execute", work)
 
-    class Options:
-        def __init__(self):
-            self.entries = {}
-
-        def add_session_config_entry(self, key, value):
-            self.entries[key] = value
-
-        add_run_config_entry = add_session_config_entry
-
     return types.SimpleNamespace(
-        InferenceSession=Session, SessionOptions=Options, RunOptions=Options
+        InferenceSession=Session, SessionOptions=OrtOptions, RunOptions=OrtOptions
     )
 
 
