@@ -143,6 +143,8 @@ def _done(work: Work, mine: Shard, run: Callable[..., None], progress: Progress)
         run(work, left, mine.record, task.advance)
     computing_s = perf_counter() - started
     rejected = sum(done.rejected for done in mine.done.values())
+    with disk_reported(work.folder):
+        parts_left = finish(work)
     return EncodeResult(
         stage=settings.stage,
         runtime=settings.runtime,
@@ -153,7 +155,7 @@ def _done(work: Work, mine: Shard, run: Callable[..., None], progress: Progress)
         rejected=rejected,
         rejects=str(work.folder / REJECTED) if rejected else "",
         parts=len(mine.parts),
-        parts_left=finish(work),
+        parts_left=parts_left,
         rows_per_s=(rows - before) / computing_s if left else None,
     )
 
