@@ -25,6 +25,7 @@ from tiedexport.manifest import decode_manifest
 from tiedexport.package import package
 from tiedexport.package.kubernetes import Options, label
 from tiedexport.package.kubernetes_budget import budget
+from tiedexport.package.triton import model_name
 
 NEWEST = kubernetes_validate.latest_version()
 OLDEST = "1.25.0"
@@ -93,8 +94,14 @@ def test_a_pod_writes_nowhere_and_is_nobody(
     assert mounts["/models"]["readOnly"] is True
     assert volumes["models"]["persistentVolumeClaim"]["readOnly"] is True
     assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory"
-    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness")}
-    assert probes["startup"] == {"path": "/v2/health/ready", "port": "http"}
+    probes = {
+        name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")
+    }
+    model = f"{model_name(dense_bundle.manifest.name)}_encoder"
+    assert (tmp_path / "models" / model / "1").is_dir()
+    # Not "health/ready": a server without models says that it is ready.
+    assert probes["startup"] == {"path": f"/v2/models/{model}/versions/1/ready", "port": "http"}
+    assert probes["readiness"] == probes["startup"]
     assert probes["liveness"] == {"path": "/v2/health/live", "port": "http"}
 
 

@@ -65,6 +65,7 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
     models = triton.write(bundle, output / "models", options)
     of = kubernetes_objects.Deployed(
         name=name,
+        model=models.models[-1],  # the server answers when all are loaded; any of them would do
         version=models.version,
         digest=file_sha256(bundle.path / MANIFEST),
         image=options.image,
@@ -77,9 +78,9 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
     for stale in set(_objects(of, True)) | set(_objects(of, False)) | {"claim"}:
         if stale not in found:
             (folder / f"{stale}.yaml").unlink(missing_ok=True)
-    for name, one in found.items():
+    for file, one in found.items():
         told = yaml.safe_dump(one, sort_keys=False, width=100)
-        atomic.write(folder / f"{name}.yaml", (_comment(name, of) + told).encode())
+        atomic.write(folder / f"{file}.yaml", (_comment(file, of) + told).encode())
     _write_image(output, of, options)
     return Packaged(
         output, models.models, models.version, shlex.join(["kubectl", "apply", "-f", str(folder)])

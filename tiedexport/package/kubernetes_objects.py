@@ -35,6 +35,7 @@ class Deployed:
 
     Attributes:
         name: of every object, a DNS label.
+        model: the server's name of the one that a pod must have, in this version, to be asked.
         version: of the models.
         digest: SHA-256 of the bundle's manifest: another one replaces the pods.
         image, models_image: of the server; of the models, or "" where a claim has them.
@@ -42,6 +43,7 @@ class Deployed:
     """
 
     name: str
+    model: str
     version: int
     digest: str
     image: str
@@ -180,6 +182,8 @@ def pod(of: Deployed, name: str = "triton", ports: dict[str, int] = _PORTS) -> O
 
 
 def _container(of: Deployed, name: str, ports: dict[str, int]) -> Object:
+    # Over an empty volume the server itself says that it is ready.
+    has_models = f"models/{of.model}/versions/{of.version}/ready"
     return {
         "name": name,
         "image": of.image,
@@ -190,9 +194,9 @@ def _container(of: Deployed, name: str, ports: dict[str, int]) -> Object:
         ],
         "resources": _resources(of.budget),
         # Loading reads the whole bundle and warms up: until then nobody asks whether it lives.
-        "startupProbe": _probe("ready", 5, _STARTS_S // 5),
-        "livenessProbe": _probe("live", 10, 3),
-        "readinessProbe": _probe("ready", 5, 2),
+        "startupProbe": _probe(has_models, 5, _STARTS_S // 5),
+        "livenessProbe": _probe("health/live", 10, 3),
+        "readinessProbe": _probe(has_models, 5, 2),
         # The server is asked to stop when nobody sends it requests any more.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
         "securityContext": {
@@ -220,7 +224,7 @@ def _resources(budget: Budget) -> Object:
 
 def _probe(what: str, period_s: int, failures: int) -> Object:
     return {
-        "httpGet": {"path": f"/v2/health/{what}", "port": "http"},
+        "httpGet": {"path": f"/v2/{what}", "port": "http"},
         "periodSeconds": period_s,
         "timeoutSeconds": 3,
         "failureThreshold": failures,
