@@ -232,6 +232,7 @@ def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
         ({"rates": (5.0, 0.0)}, "rates must be positive"),
         ({"rates": (float("inf"),)}, "rates must be positive"),
         ({"duration_s": 0.0}, "duration must be positive"),
+        ({"rates": (1e9,)}, "more requests than one client"),
         ({"arrivals": "bursts"}, "no such arrivals"),
         ({"batch": (0,)}, "batch sizes must be positive"),
     ],

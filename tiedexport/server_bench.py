@@ -47,6 +47,8 @@ SWEEP = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2.0, 3.0, 4.0)
 """Rates to try where none is given, over the most that a closed loop got; up to saturation."""
 
 _WARM_UP_S = 0.3
+_MOST_REQUESTS = 1_000_000
+"""Of one load: all of them are scheduled before the first is sent."""
 
 
 class _Way(TypedDict):
@@ -187,6 +189,13 @@ def _refuse(callers: int, rates: Sequence[float], arrivals: str, duration_s: flo
         raise UsageError("no such arrivals", got=arrivals, expected=", ".join(ARRIVALS))
     if not 0 < duration_s < np.inf:
         raise UsageError("the duration must be positive", got=duration_s, expected="seconds")
+    if (requests := max(rates, default=0.0) * duration_s) > _MOST_REQUESTS:
+        raise UsageError(
+            "more requests than one client can schedule",
+            got=f"{requests:,.0f} in one load",
+            expected=f"{_MOST_REQUESTS:,} at most",
+            hint="a lower --rate or a shorter --duration",
+        )
 
 
 async def _all_rows(
