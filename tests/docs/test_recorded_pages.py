@@ -1,4 +1,4 @@
-"""The page on training in many processes shows what was recorded."""
+"""Pages show what was recorded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-def test_the_tables_are_those_of_the_recorded_results() -> None:
+@pytest.mark.parametrize("script", ["pages.py", "scaling.py"])
+def test_the_tables_are_those_of_the_recorded_results(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, BENCH / "scaling.py", "--check"],
+        [sys.executable, BENCH / script, "--check"],
         capture_output=True,
         text=True,
         check=False,
