@@ -88,7 +88,7 @@ def held_bytes(bundle: Bundle, folder: Path) -> tuple[int, int]:
     with triton_server(folder / "models", folder) as server:
         ready = sum(map(data_pss_bytes, server.processes))
         for stage in bundle.manifest.stages:
-            ask_often(server.http, model_name(bundle.manifest.name, stage.name), stage)
+            ask_often(server.http, f"{model_name(bundle.manifest.name)}_{stage.name}", stage)
         return ready, sum(map(data_pss_bytes, server.processes))
 
 
