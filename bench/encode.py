@@ -1,10 +1,10 @@
 """How fast `tiedexport encode` is beside the bare loop over an array in memory, and what it holds.
 
-python bench/encode.py NAME.tied [--rows 40000] [--rounds 7] [--threads 1] [--large GB]
+python bench/encode.py NAME.tied [--rows 100000] [--rounds 7] [--threads 1] [--large GB]
 
 The bare loop calls a session on slices of a float32 array. Both compute in the same batches, in
 turns, from files that the system has in memory; the rate of `encode` is from the first row that is
-read to the last one that is synced. With --large a file of that many GB of float32 is written, and
+read to the last one that is synced, so few rows show how long the first block takes. With --large a file of that many GB of float32 is written, and
 encoded in a process of its own whose Pss is sampled.
 """
 
@@ -43,7 +43,7 @@ CHUNK_ROWS = 1 << 15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
-    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--large", type=float, default=0, help="GB of a file to encode")
