@@ -4,8 +4,9 @@ python bench/encode.py NAME.tied [--rows 100000] [--rounds 7] [--threads 1] [--l
 
 The bare loop calls a session on slices of a float32 array. Both compute in the same batches, in
 turns, from files that the system has in memory; the rate of `encode` is from the first row that is
-read to the last one that is synced, so few rows show how long the first block takes. With --large a file of that many GB of float32 is written, and
-encoded in a process of its own whose Pss is sampled.
+read to the last one that is synced, so few rows would show how long the first block takes. With
+--large a file of that many GB of float32 is written, and encoded in a process of its own whose Pss
+is sampled.
 """
 
 from __future__ import annotations
