@@ -85,6 +85,20 @@ def test_a_process_that_does_not_exist_is_an_error_that_names_it(measure):
         measure(4194999)  # above the kernel's largest process id
 
 
+HELD_BY_TWO_MAPPINGS = """
+import mmap, sys
+from pathlib import Path
+from tiedexport.memory import held_bytes
+path = Path(sys.argv[1])
+held_bytes([path])
+before = held_bytes([path])
+with path.open("rb") as file:
+    maps = [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for _ in range(2)]
+assert all(sum(pages[::4096]) for pages in maps)
+print(held_bytes([path]) - before)
+"""
+
+
 def test_held_bytes_count_a_mapped_file_once_however_many_map_it(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(os.urandom(32 * MIB))
@@ -92,22 +106,15 @@ def test_held_bytes_count_a_mapped_file_once_however_many_map_it(tmp_path):
         "import mmap, sys; m = mmap.mmap(open(sys.argv[1], 'rb').fileno(), 0, prot=mmap.PROT_READ)"
         "; sum(m[::4096]); print(1, flush=True); input()"
     )
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as other,
-        path.open("rb") as file,
-    ):
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        before = held_bytes([path])
-        maps = [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for _ in range(2)]
-        for each in maps:
-            assert each[::4096]
-        grown = held_bytes([path]) - before
+        command = [sys.executable, "-c", HELD_BY_TWO_MAPPINGS, path]
+        printed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
         other.communicate(b"\n")
-    assert 32 * MIB <= grown < 34 * MIB
-    del maps
+    assert 32 * MIB <= int(printed) < 34 * MIB
 
 
 def test_held_bytes_count_private_pages_and_no_library():
