@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PURE = f"tiedexport-{__version__}-py3-none-any.whl"
 
-needs_make = pytest.mark.skipif(
-    shutil.which("make") is None or not (ROOT / "Makefile").exists(), reason="no make"
-)
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None or not native_library.has_highway(),
     reason="no g++, or no headers of Highway",
@@ -64,7 +61,6 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-@needs_make
 @needs_compiler
 def test_the_wheel_is_portable_and_of_any_python_3(wheel: Path):
     assert re.fullmatch(
@@ -77,7 +73,6 @@ def test_the_wheel_is_portable_and_of_any_python_3(wheel: Path):
     assert "libstdc++.so.6" in needed
 
 
-@needs_make
 @needs_compiler
 def test_the_wheel_holds_the_package_the_recipes_and_one_library(wheel: Path, tmp_path: Path):
     with zipfile.ZipFile(wheel) as archive:
@@ -99,7 +94,6 @@ def test_the_wheel_holds_the_package_the_recipes_and_one_library(wheel: Path, tm
     assert native_library._FUNCTIONS.keys() <= symbols
 
 
-@needs_make
 @needs_compiler
 def test_the_wheel_runs_a_bundle_with_numpy_only(python: Path, dense_bundle: Bundle):
     code = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -67,8 +67,8 @@ class Assembly:
         parameter_count = sum(w.size for w in self._parameters.values())
         stored_bytes = parameter_count * sum(p.itemsize for p in precisions)
         self._golden = golden_pairs(self._module, self._checkpoint.samples, stored_bytes)
-        arrays: dict[str, np.ndarray] = self._golden
-        np.savez_compressed(self._staging / _GOLDEN, **arrays)  # type: ignore[arg-type]
+        arrays: dict[str, Any] = self._golden
+        np.savez_compressed(self._staging / _GOLDEN, **arrays)
 
     def trace(self) -> None:
         """Export the model once, and describe each stage from the exported graph.

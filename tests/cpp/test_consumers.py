@@ -66,7 +66,6 @@ def test_another_release_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(tool("pkg-config") is None, reason="pkg-config is missing")
-@pytest.mark.skipif(tool("make") is None, reason="make is missing")
 @pytest.mark.parametrize("flags", ["", "--static"])
 def test_pkg_config_has_what_linking_needs(prefix: Path, flags: str, tmp_path: Path) -> None:
     source = shutil.copytree(CONSUMERS / "pkgconfig", tmp_path / "source")
