@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from tiedexport import atomic
+from tiedexport.data.read_ahead import read_ahead
 from tiedexport.encode.job import REJECTED, Done, part_name
+from tiedexport.encode.work import stage_of
 from tiedexport.errors import BadInputError, DataError
-from tiedexport.spec import STAGE_OF_VERB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tiedexport.encode.rows import Rows
     from tiedexport.encode.sinks import Writer
     from tiedexport.encode.work import Work
-
-T = TypeVar("T")
 
 AHEAD = 2
 """Blocks that are read before they are wanted, and that wait to be written."""
@@ -55,8 +54,12 @@ def run_parts(
     parts = _Parts(work, done, advance)
     waiting: deque[Future[None]] = deque()
     # Left from within: what was computed is written first, then a part that is not whole goes.
-    with parts, ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as reading:
-        for number, rows in _ahead(reading, _read(work, numbers)):
+    with (
+        parts,
+        ThreadPoolExecutor(1) as writing,
+        closing(read_ahead(_read(work, numbers), AHEAD)) as reading,
+    ):
+        for number, rows in reading:
             if rows is None:
                 waiting.append(writing.submit(parts.end, number))
             else:
@@ -78,17 +81,9 @@ def _read(work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, Rows | None
         yield number, None
 
 
-def _ahead(pool: ThreadPoolExecutor, items: Iterator[T]) -> Iterator[T]:
-    """The same items, of which the next ones are made while one is used."""
-    waiting = deque(pool.submit(next, items, None) for _ in range(AHEAD))
-    while (item := waiting.popleft().result()) is not None:
-        waiting.append(pool.submit(next, items, None))
-        yield item
-
-
 def _compute(work: Work, x: NDArray[Any]) -> NDArray[Any]:
     """Batches of the job's size from the first row on, whatever is rejected among them."""
-    stage = work.session.bundle.manifest.stage(STAGE_OF_VERB[work.job.settings.stage])
+    stage = stage_of(work.session, work.job.settings.stage)
     spec, batch = stage.outputs[0], work.job.batch
     out = np.empty((len(x), *spec.element_shape), spec.dtype.dtype)
     for at in range(0, len(x), batch):

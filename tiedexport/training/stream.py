@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
 
+from tiedexport.data.read_ahead import read_ahead
 from tiedexport.training.samples import Batch, Part
 
 if TYPE_CHECKING:
@@ -58,13 +58,8 @@ class StreamedSamples:
             rank=self._part.rank,
             processes=self._part.processes,
         )
-        with ThreadPoolExecutor(1, "read-ahead") as thread:
-            ahead = deque(thread.submit(next, parts, None) for _ in range(READ_AHEAD))
-            try:
-                while (rows := ahead.popleft().result()) is not None:
-                    ahead.append(thread.submit(next, parts, None))
-                    values = torch.from_numpy(rows.values).reshape(-1, *self._input_shape)
-                    place = slice(rows.first, rows.first + len(values))
-                    yield Batch(values, place, rows.total)
-            finally:
-                thread.shutdown(cancel_futures=True)
+        with closing(read_ahead(parts, READ_AHEAD)) as ahead:
+            for rows in ahead:
+                values = torch.from_numpy(rows.values).reshape(-1, *self._input_shape)
+                place = slice(rows.first, rows.first + len(values))
+                yield Batch(values, place, rows.total)
