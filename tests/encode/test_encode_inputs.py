@@ -157,7 +157,7 @@ def test_an_empty_file_of_a_table_makes_no_rows(dense_bundle: Bundle, tmp_path: 
         (lambda path: np.save(path, X.astype(np.int64)), DataError, "int64"),
         (lambda path: np.save(path, np.asfortranarray(X)), DataError, "Fortran"),
         (lambda path: np.save(path, np.array([None] * 20)), DataError, "Python objects"),
-        (lambda path: path.write_bytes(plain(X)[:-1]), DataError, "whole .npy"),
+        (lambda path: path.write_bytes(plain(X)[:-1]), DataError, "a whole file of plain numbers"),
         (lambda path: path.write_bytes(archive(a=X, b=X)), DataError, "--column"),
         (lambda path: path.write_bytes(b"PAR1 and no more"), DataError, "whole Parquet"),
         (lambda path: path.write_bytes(b"hello"), DataError, "68 65 6c 6c 6f"),

@@ -136,7 +136,7 @@ def _missing(path: Path) -> DataError:
 
 
 @contextmanager
-def damage_reported(path: Path) -> Iterator[None]:
+def damage_reported(path: str | Path) -> Iterator[None]:
     """Whatever numpy, zipfile and gzip say of a damaged file becomes a DataError."""
     try:
         yield
@@ -148,6 +148,6 @@ def damage_reported(path: Path) -> Iterator[None]:
             "the file cannot be read",
             where=path,
             got=f"{type(error).__name__}: {error}",
-            expected=f"a whole file of plain numbers, no pickled objects: {KINDS}",
+            expected="a whole file of plain numbers, no pickled objects",
             hint="fetch it again, or save it from Python: np.save('data.npy', array)",
         ) from error

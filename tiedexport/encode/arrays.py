@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import zipfile
-from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiedexport.data.files import SAMPLE_KEYS, samples_name
+from tiedexport.data.files import SAMPLE_KEYS, damage_reported, samples_name
 from tiedexport.encode.rows import Intake, Rows, blocks, checked_rows
 from tiedexport.errors import DataError
 
@@ -35,13 +34,13 @@ class Array:
         self.cuts: tuple[int, ...] | None = None
         self._intake = intake
         self._stream: _Stream | None = None
-        with _damage_reported(path):
+        with damage_reported(path):
             self._open()
         if not self._shape:
             raise DataError("one number is no row of samples", where=path, expected="[n, ...]")
         self.rows = self._shape[0]
         self._row_bytes = math.prod(self._shape[1:]) * self._dtype.itemsize
-        with _damage_reported(path):
+        with damage_reported(path):
             if self.rows and self._stream is None:  # a file that is cut short shows here
                 self._mapped(self.rows - 1, self.rows)
         # An error of type or shape shows before anything is computed.
@@ -91,7 +90,7 @@ class Array:
     def read(self, start: int, stop: int, block: int) -> Iterator[Rows]:
         """Called as `Source` says: views of the file wherever it holds what the stage takes."""
         for first, last in blocks(start, stop, block):
-            with _damage_reported(self.path):
+            with damage_reported(self.path):
                 array = (
                     self._mapped(first, last) if self._stream is None else self._read(first, last)
                 )
@@ -153,20 +152,3 @@ def _member(names: list[str], wanted: str | None, path: str) -> str:
             hint="--column NAME",
         )
     return keys[found]
-
-
-@contextmanager
-def _damage_reported(path: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    # Damage makes numpy and zipfile raise SyntaxError, TokenError, MemoryError, zlib.error, ...
-    except Exception as error:
-        raise DataError(
-            "the array cannot be read",
-            where=path,
-            got=f"{type(error).__name__}: {error}",
-            expected="a whole .npy or .npz of plain numbers",
-            hint="fetch it again, or save it again with numpy.save",
-        ) from error
