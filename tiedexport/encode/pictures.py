@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,10 @@ class Pictures:
     kind = "images"
     cuts: tuple[int, ...] | None = None
 
-    def __init__(self, path: str, intake: Intake, digest: str) -> None:
-        self.path, self.digest = path, digest
-        self._intake = intake
+    def __init__(self, path: str, intake: Intake) -> None:
+        self.path, self._intake = path, intake
         self._paths = picture_paths(Path(path))
+        self.digest = _digest(self._paths)
         self._labels = labels_of(Path(path), self._paths)
         self.rows = len(self._paths)
         picture = read_picture(self._paths[0])
@@ -74,3 +75,11 @@ class Pictures:
             if self._labels is not None:
                 columns["label"] = self._labels[first:last]
             yield merged(checked_rows(first, pixels, columns, self._intake, self.path), rejected)
+
+
+def _digest(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        status = path.stat()
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()

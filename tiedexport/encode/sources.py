@@ -5,11 +5,9 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiedexport.data.files import NPY_MAGIC, ZIP_MAGICS
-from tiedexport.data.images import picture_paths
 from tiedexport.encode.arrays import Array
 from tiedexport.encode.pictures import Pictures
 from tiedexport.encode.tables import MAGICS, Table
@@ -17,6 +15,7 @@ from tiedexport.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from tiedexport.encode.rows import Intake, Source
 
@@ -62,7 +61,7 @@ def open_source(path: str, intake: Intake) -> Source:
         MissingRuntimeError: what reads it is not installed.
     """
     if os.path.isdir(path):
-        return Pictures(path, intake, _digest_of_folder(path))
+        return Pictures(path, intake)
     with open(path, "rb") as file:
         first = file.read(_DIGESTED_BYTES)
         file.seek(max(0, os.path.getsize(path) - _DIGESTED_BYTES))
@@ -88,11 +87,3 @@ def _files_of(folder: str) -> list[str]:
         for name in entries
         if name.lower().endswith(SUFFIXES) and not name.startswith((".", "_"))
     ]
-
-
-def _digest_of_folder(folder: str) -> str:
-    digest = hashlib.sha256()
-    for path in picture_paths(Path(folder)):
-        status = path.stat()
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
