@@ -7,9 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 import tiedexport
+from tiedexport import atomic
 from tiedexport.encode.job import COMPLETE, Settings, all_done, folder_lock, read_job
 from tiedexport.encode.rows import Intake
 from tiedexport.encode.sinks import ArraySink, ParquetSink
@@ -153,15 +155,15 @@ def finish(work: Work) -> int:
     Returns:
         How many parts of all shards are not done yet.
     """
-    from tiedexport import atomic
-
     with folder_lock(work.folder):
         done = all_done(work.folder)
         left = len(work.job.parts) - len(done)
         if not left:
             work.sink.finish()
-            rows = sum(part.rows for part in done.values())
-            rejected = sum(part.rejected for part in done.values())
-            line = f'{{"parts": {len(done)}, "rows": {rows}, "rejected": {rejected}}}\n'
-            atomic.write(work.folder / COMPLETE, line.encode())
+            found = {
+                "parts": len(done),
+                "rows": sum(part.rows for part in done.values()),
+                "rejected": sum(part.rejected for part in done.values()),
+            }
+            atomic.write(work.folder / COMPLETE, msgspec.json.encode(found) + b"\n")
     return left
