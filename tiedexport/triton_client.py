@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from tiedexport.data.extras import needed_for
 from tiedexport.errors import MissingRuntimeError, RuntimeFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -212,18 +214,9 @@ def _tensors(found: list[dict[str, Any]]) -> dict[str, tuple[str, tuple[int, ...
 
 def _library(protocol: str) -> tuple[Any, tuple[type[BaseException], ...]]:
     """The module of NVIDIA's client, and what it raises."""
-    try:
+    with needed_for("asking a server", "tritonclient", extra="serve"):
         import aiohttp
         from tritonclient.utils import InferenceServerException
 
-        if protocol == "grpc":
-            import tritonclient.grpc.aio as client
-        else:
-            import tritonclient.http.aio as client
-    except ImportError as error:
-        raise MissingRuntimeError(
-            "asking a server needs tritonclient",
-            got=str(error),
-            hint="pip install 'tiedexport[serve]'",
-        ) from error
+        client = import_module(f"tritonclient.{protocol}.aio")
     return client, (InferenceServerException, aiohttp.ClientError, asyncio.TimeoutError, OSError)
