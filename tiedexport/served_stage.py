@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +17,8 @@ from tiedexport.runtimes import all_runtimes
 from tiedexport.triton_client import RequestFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tiedexport.bundle import Bundle
+    from tiedexport.runtimes import Runtime
     from tiedexport.spec import Precision, StageSpec
     from tiedexport.triton_client import Question, ServedModel, TritonClient
 
@@ -92,10 +90,17 @@ async def target(
         RequestFailedError: the server does not answer.
     """
     _refuse_other_tensors(stage, served, client.url)
+    name, wanted = stage.inputs[0].name, stage.outputs[0].name
+    inputs = _windows(golden_inputs(bundle, stage, batch + _INPUTS - 1), batch)
+    questions = [client.question(served.name, {name: x}, wanted) for x in inputs]
+    runs_on = f"{server.partition(' ')[0]} over {client.protocol}"
+    runtime = all_runtimes().get(served.parameters.get("runtime", ""))
     held = sorted(bundle.manifest.precisions, key=lambda kind: kind.unit_roundoff)
     told = [kind for kind in held if kind == served.parameters.get("precision")]
     for precision in told or held:
-        found = _target(bundle, stage, batch, client, served, server, precision)
+        low, high = (_windows(b, batch) for b in _bounds(bundle, stage, precision, runtime))
+        row = ServerLoad(runs_on, stage.name, precision, batch, "closed", "not run")
+        found = Target(client, questions, low, high, row)
         if not (why := await _beyond_bounds(found)):
             return found
     raise BadInputError(
@@ -122,44 +127,21 @@ async def _beyond_bounds(asked: Target) -> str:
     return ""
 
 
-def _target(
-    bundle: Bundle,
-    stage: StageSpec,
-    batch: int,
-    client: TritonClient,
-    served: ServedModel,
-    server: str,
-    precision: Precision,
-) -> Target:
-    runtime = all_runtimes().get(served.parameters.get("runtime", ""))
+def _bounds(
+    bundle: Bundle, stage: StageSpec, precision: Precision, runtime: Runtime | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Between which the answers to the golden samples should be, each [n, ...] in float64."""
     # A server that does not tell promises no sums wider than what it computes in.
     accumulation = runtime.accumulation.get(precision, precision) if runtime else precision
     *_, expected = layerwise.expected(bundle, stage, precision, accumulation)
     bound = expected.bounded.bound
-    samples = golden_inputs(bundle, stage, batch + _INPUTS - 1)
-    ask = partial(client.question, served.name, output=stage.outputs[0].name)
-    name = stage.inputs[0].name
-    return Target(
-        client,
-        [ask(feeds={name: samples[first : first + batch]}) for first in range(_INPUTS)],
-        list(_windows(expected.golden - bound, batch)),
-        list(_windows(expected.golden + bound, batch)),
-        ServerLoad(
-            runtime=f"{server.partition(' ')[0]} over {client.protocol}",
-            stage=stage.name,
-            precision=precision,
-            batch=batch,
-            loop="closed",
-            status="not run",
-        ),
-    )
+    return expected.golden - bound, expected.golden + bound
 
 
-def _windows(values: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+def _windows(values: np.ndarray, batch: int) -> list[np.ndarray]:
     """Of each request the rows that belong to its samples, repeated as those are."""
     rows = np.resize(np.arange(len(values)), batch + _INPUTS - 1)
-    for first in range(_INPUTS):
-        yield values[rows[first : first + batch]]
+    return [values[rows[first : first + batch]] for first in range(_INPUTS)]
 
 
 def _refuse_other_tensors(stage: StageSpec, served: ServedModel, url: str) -> None:
