@@ -12,12 +12,13 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tiedexport
 from tiedexport import atomic
 from tiedexport.bundle import MANIFEST, file_sha256
-from tiedexport.errors import MissingRuntimeError, UsageError
+from tiedexport.data.extras import needed_for
+from tiedexport.errors import UsageError
 from tiedexport.package import Packaged, kubernetes_image, kubernetes_objects, triton
 from tiedexport.package.kubernetes_budget import budget
 
@@ -60,7 +61,8 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
         UsageError: an option is out of range, or what stands in `output` does not fit.
     """
     _refuse_mistakes(options)
-    yaml = _yaml()
+    with needed_for("writing YAML", "PyYAML", extra="serve"):
+        import yaml
     name = label(options.name or bundle.manifest.name)
     models = triton.write(bundle, output / "models", options)
     of = kubernetes_objects.Deployed(
@@ -74,11 +76,10 @@ def write(bundle: Bundle, output: Path, options: Options) -> Packaged:
         budget=budget(bundle, options),
     )
     folder = output / _FOLDER
-    found = _objects(of, options.kserve)
-    for stale in set(_objects(of, True)) | set(_objects(of, False)) | {"claim"}:
-        if stale not in found:
-            (folder / f"{stale}.yaml").unlink(missing_ok=True)
-    for file, one in found.items():
+    for file, one in _objects(of, options.kserve).items():
+        if one is None:
+            (folder / f"{file}.yaml").unlink(missing_ok=True)
+            continue
         told = yaml.safe_dump(one, sort_keys=False, width=100)
         atomic.write(folder / f"{file}.yaml", (_comment(file, of) + told).encode())
     _write_image(output, of, options)
@@ -100,15 +101,14 @@ def label(name: str) -> str:
     return plain
 
 
-def _objects(of: Deployed, kserve: bool) -> dict[str, Object]:
-    """Name of a file → what it holds."""
-    models = {} if of.models_image else {"claim": kubernetes_objects.claim(of)}
-    if kserve:
-        return models | {"inference-service": kubernetes_objects.inference_service(of)}
-    return models | {
-        "deployment": kubernetes_objects.deployment(of),
-        "service": kubernetes_objects.service(of),
-        "autoscaler": kubernetes_objects.autoscaler(of),
+def _objects(of: Deployed, kserve: bool) -> dict[str, Object | None]:
+    """Name of a file → what it holds; None where there is to be no such file."""
+    return {
+        "claim": None if of.models_image else kubernetes_objects.claim(of),
+        "inference-service": kubernetes_objects.inference_service(of) if kserve else None,
+        "deployment": None if kserve else kubernetes_objects.deployment(of),
+        "service": None if kserve else kubernetes_objects.service(of),
+        "autoscaler": None if kserve else kubernetes_objects.autoscaler(of),
     }
 
 
@@ -147,15 +147,3 @@ def _refuse_mistakes(options: Options) -> None:
             got=f"{options.min_replicas} to {options.max_replicas}",
             expected="at least 1, and the most not less than the least",
         )
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingRuntimeError(
-            "writing YAML needs PyYAML",
-            got=str(error),
-            hint="pip install 'tiedexport[serve]'",
-        ) from error
-    return yaml

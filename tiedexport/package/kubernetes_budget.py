@@ -64,7 +64,7 @@ def budget(bundle: Bundle, options: Options) -> Budget:
         server_mib += _DEVICE_MIB
         instance_mib += _DEVICE_MIB if options.backend == "python" else 0
     weights_mib = _mib(_weight_bytes(bundle, options))
-    rows_mib = _mib(options.max_batch * _widest_row_bytes(bundle))
+    rows_mib = _mib(options.max_batch * max(_row_bytes(bundle)))
     exchange_mib = processes * (_EXCHANGE_MIB + 2 * rows_mib)
     exact = KEPT_VERSIONS * weights_mib + server_mib + processes * instance_mib + exchange_mib
     memory_mib = math.ceil(exact * _HEADROOM / 64) * 64
@@ -107,10 +107,6 @@ def _weight_bytes(bundle: Bundle, options: Options) -> int:
 
 def _file_bytes(bundle: Bundle) -> int:
     return sum(record.size_bytes for record in bundle.manifest.files.values())
-
-
-def _widest_row_bytes(bundle: Bundle) -> int:
-    return max(_row_bytes(bundle))
 
 
 def _row_bytes(bundle: Bundle) -> Iterator[int]:

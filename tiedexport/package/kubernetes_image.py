@@ -62,9 +62,10 @@ def dockerfile(
         user: number of the one that the server runs as, who exists in Triton's image.
         command: the instruction that starts the server.
     """
+    installed = _INSTALLED.format(extra=extra, version=version, threads=threads)
     return _TEMPLATE.format(
         base=TRITON_IMAGE,
-        installed=_INSTALLED.format(extra=extra, version=version, threads=threads) * bool(extra),
+        installed=installed if extra else "",
         image=image,
         models_image=models_image,
         user=user,

@@ -18,6 +18,8 @@ from tiedexport.bundle import MANIFEST
 from tiedexport.errors import UsageError
 from tiedexport.package import Packaged, triton_server
 from tiedexport.package.triton_config import Value, Word, text
+from tiedexport.runtimes import runtime_named
+from tiedexport.session import refuse_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,9 +138,6 @@ def model_name(name: str) -> str:
 
 
 def _refuse_mistakes(options: Options) -> None:
-    from tiedexport.runtimes import runtime_named
-    from tiedexport.session import refuse_threads
-
     if options.backend not in BACKENDS:
         raise UsageError("unknown backend", got=repr(options.backend), expected=", ".join(BACKENDS))
     if options.device not in ("cpu", "gpu"):
