@@ -1,4 +1,6 @@
-"""Write the tables of how-to pages from bench/results; with --check, say if they are stale.
+"""Write the tables of the documentation's pages; with --check, say if they are stale.
+
+What was measured comes from bench/results.
 
 python bench/pages.py [--check]
 """
@@ -8,29 +10,42 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import scaling
 from readme import ROOT, results_by_machine, with_block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-HOWTO = ROOT / "docs" / "howto"
+    Results = dict[str, dict[str, Any]]
+
+DOCS = ROOT / "docs"
 MIB = 1 << 20
 
 
 def main() -> None:
     stale = False
+    machines = results_by_machine()
     for page, blocks in PAGES.items():
-        path = HOWTO / page
+        path = DOCS / page
         written = fresh = path.read_text()
-        for block, (script, table) in blocks.items():
-            machines = [results[script] for results in results_by_machine() if script in results]
-            tables = (table(found["environment"], found["figures"]) for found in machines)
-            fresh = with_block(fresh, block, "\n\n".join(tables))
+        for block, tables in blocks.items():
+            fresh = with_block(fresh, block, "\n\n".join(tables(machines)))
         stale |= fresh != written
         if "--check" not in sys.argv[1:]:
             path.write_text(fresh)
     if stale and "--check" in sys.argv[1:]:
         sys.exit("a page is stale: python bench/pages.py")
+
+
+def each(
+    script: str, table: Callable[[dict[str, Any], dict[str, Any]], str]
+) -> Callable[[list[Results]], Iterable[str]]:
+    """A table for every machine that a script has recorded, of its environment and figures."""
+    return lambda machines: (
+        table(results[script]["environment"], results[script]["figures"])
+        for results in machines
+        if script in results
+    )
 
 
 def server_memory(environment: dict[str, Any], figures: dict[str, Any]) -> str:
@@ -124,15 +139,21 @@ def encode_memory(_environment: dict[str, Any], figures: dict[str, Any]) -> str:
     )
 
 
-PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any]], str]]]] = {
-    # Page → block → script that recorded it, and what makes a table of it.
-    "serve.md": {
-        "server-memory": ("serve_memory", server_memory),
-        "server-load": ("serve", server_load),
+PAGES: dict[str, dict[str, Callable[[list[Results]], Iterable[str]]]] = {
+    # Page → block → what makes its tables of all that was recorded.
+    "howto/serve.md": {
+        "server-memory": each("serve_memory", server_memory),
+        "server-load": each("serve", server_load),
     },
-    "encode.md": {
-        "encode-rates": ("encode_1", encode_rates),
-        "encode-memory": ("encode_large", encode_memory),
+    "howto/encode.md": {
+        "encode-rates": each("encode_1", encode_rates),
+        "encode-memory": each("encode_large", encode_memory),
+    },
+    "explanation/scaling.md": {
+        "measured": each("training_cost", scaling.measured),
+        "fitted": each("training_cost", scaling.fitted),
+        "simulated": lambda _machines: scaling.simulated(),
+        "streamed": scaling.streamed,
     },
 }
 

@@ -1,20 +1,17 @@
-"""Write the tables of docs/explanation/scaling.md; with --check, say if they are stale.
+"""The tables of docs/explanation/scaling.md, which pages.py writes.
 
-What was measured comes from bench/results, what is simulated from `tiedexport.training.cost`.
-
-python bench/scaling.py [--check]
+What is simulated comes from `tiedexport.training.cost`.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
-from readme import ROOT, results_by_machine, with_block
+from typing import TYPE_CHECKING, Any
 
 from tiedexport.training.cost import H100_HOSTS, simulate
 
-PAGE = ROOT / "docs" / "explanation" / "scaling.md"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SHOWN = (1, 2, 8, 16, 64, 256, 1000)
 STACKS = ((784, 784, 392, 196), (16384, 8192), (16384, 8192, 4096))
@@ -25,22 +22,6 @@ WAYS = {
     "fsdp_tied": "FSDP2, tied",
     "fsdp_untied": "FSDP2, untied",
 }
-
-
-def main() -> None:
-    written = PAGE.read_text()
-    recorded = [results for results in results_by_machine() if "training_cost" in results]
-    costs = [(results["training_cost"]["environment"], results["training_cost"]["figures"])
-             for results in recorded]  # fmt: skip
-    fresh = with_block(written, "measured", "\n\n".join(measured(*cost) for cost in costs))
-    fresh = with_block(fresh, "fitted", "\n\n".join(fitted(figures) for _, figures in costs))
-    fresh = with_block(fresh, "simulated", "\n\n".join(simulated()))
-    fresh = with_block(fresh, "streamed", "\n\n".join(map(streamed, recorded)))
-    if "--check" in sys.argv[1:]:
-        if fresh != written:
-            sys.exit(f"{PAGE} is stale: python bench/scaling.py")
-        return
-    PAGE.write_text(fresh)
 
 
 def measured(environment: dict[str, Any], figures: dict[str, Any]) -> str:
@@ -63,7 +44,7 @@ def measured(environment: dict[str, Any], figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fitted(figures: dict[str, Any]) -> str:
+def fitted(_environment: dict[str, Any], figures: dict[str, Any]) -> str:
     """The link that loopback was found to be, and what is predicted with it."""
     lines = [
         f"Fitted: {figures['fitted_latency_s'] * 1e6:.0f} µs a message, "
@@ -112,8 +93,12 @@ def simulated_step(widths: tuple[int, ...], way: str, kind: str, count: int) -> 
     return alone.seconds / share / step.seconds, step.seconds
 
 
-def streamed(results: dict[str, Any]) -> str:
-    """What streaming cost."""
+def streamed(machines: list[dict[str, Any]]) -> Iterator[str]:
+    """What streaming cost on each machine."""
+    return (_streamed(results) for results in machines if "training_cost" in results)
+
+
+def _streamed(results: dict[str, Any]) -> str:
     lines = [
         f"{results['training_cost']['environment']['cpu']}, batch 128, the digits stack, on cores "
         "that others used too:",
@@ -134,7 +119,3 @@ def streamed(results: dict[str, Any]) -> str:
             f"to {found['step_ratio_upper_quartile']:.2f}) | {found['load_average']:.0f} |"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()
