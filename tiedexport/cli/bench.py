@@ -118,19 +118,21 @@ def bench(
         raise click.UsageError(f"{others[0]} does not go with {flag}")
     if acceptance:
         _accept(quiet, json_file, output, arguments)
-        return
-    if suite:
+    elif suite:
         _suite(quiet, json_file, output, arguments)
-        return
-    if server is not None:
+    elif server is not None:
         taken = _only("--server", arguments | {"output": output}, (*SERVER, *SERVER_ONLY))
         measure_server(server, quiet, json_file, taken)
-        return
+    elif output is not None:
+        raise click.UsageError("-o goes with --suite and --acceptance")
+    else:
+        _measure(quiet, json_file, details, arguments)
+
+
+def _measure(quiet: bool, json_file: Path | None, details: bool, arguments: dict[str, Any]) -> None:
     refuse_without_server(arguments)
     if arguments["bundle"] is None:
         raise click.UsageError("Missing argument 'NAME.TIED'.")
-    if output is not None:
-        raise click.UsageError("-o goes with --suite and --acceptance")
     from tiedexport import measure as verb
     from tiedexport.bundle import open_bundle
     from tiedexport.report.bench_terminal import print_bench

@@ -101,28 +101,14 @@ def bench(
     heats = _heats(bundle, stage, batch)
     rows = rows_of(bundle, runtime, memory)
     _refuse_absent(base, rows)
-    timer = empty_call()
-    measured = _Run(rows, budget, timer, keep_times=export_times is not None)
-    measured.run(bundle, heats, progress or Progress(quiet=True))
+    measured = _Run(bundle, rows, budget, empty_call(), keep_times=export_times is not None)
+    measured.run(heats, progress or Progress(quiet=True))
     if export_times is not None:
         times.write(Path(export_times), str(bundle.path), measured.times)
-    name, speeds = ratios(measured.latencies, base) if base else ("", ())
-    result = BenchResult(
-        bundle=str(bundle.path),
-        latencies=tuple(measured.latencies),
-        environment=environment.current(),
-        seconds=0.0,
-        options=budget.options(),
-        timer=timer,
-        baseline=name,
-        ratios=speeds,
-        confidence=CONFIDENCE if base or earlier else None,
-        references=tuple(measured.references),
-        weights_sha256=bundle.manifest.weights_sha256,
-    )
+    result = measured.result(base)
     if earlier:
         changes = earlier_results.compared(result, earlier, max_regression)
-        result = structs.replace(result, against=changes)
+        result = structs.replace(result, against=changes, confidence=CONFIDENCE)
     return structs.replace(result, seconds=time.perf_counter() - started)
 
 
@@ -130,6 +116,7 @@ def bench(
 class _Run:
     """All heats of one bench, and what they told."""
 
+    bundle: Bundle
     rows: list[Row]
     budget: Budget
     timer: Timer
@@ -142,11 +129,11 @@ class _Run:
         self.on_device: list[DeviceRow] = []
         self.times: list[Times] = []
 
-    def run(self, bundle: Bundle, heats: list[tuple[str, int]], progress: Progress) -> None:
+    def run(self, heats: list[tuple[str, int]], progress: Progress) -> None:
         """Open all contenders, measure heat by heat, and close them."""
         try:
-            open_all(self.rows, bundle, self.budget.threads, self.budget.idle_s)
-            self.on_device += open_device_rows(self.rows, bundle)
+            open_all(self.rows, self.bundle, self.budget.threads, self.budget.idle_s)
+            self.on_device += open_device_rows(self.rows, self.bundle)
             with progress.task("bench", len(heats) * PROGRESS_A_HEAT) as task:
                 for index, (name, size) in enumerate(heats):
                     task.reach(index * PROGRESS_A_HEAT, note=f"{name}, batch {size}")
@@ -165,6 +152,23 @@ class _Run:
             for row in (*self.rows, *self.on_device, self.reference):
                 if row.contender is not None:
                     row.contender.close()
+
+    def result(self, base: Baseline | None) -> BenchResult:
+        """All of it but the seconds that it took."""
+        name, speeds = ratios(self.latencies, base) if base else ("", ())
+        return BenchResult(
+            bundle=str(self.bundle.path),
+            latencies=tuple(self.latencies),
+            environment=environment.current(),
+            seconds=0.0,
+            options=self.budget.options(),
+            timer=self.timer,
+            baseline=name,
+            ratios=speeds,
+            confidence=CONFIDENCE if base else None,
+            references=tuple(self.references),
+            weights_sha256=self.bundle.manifest.weights_sha256,
+        )
 
 
 def _heats(bundle: Bundle, stage: Sequence[str], batch: Sequence[int]) -> list[tuple[str, int]]:
