@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from tiedexport.spec import StageSpec
 
 
+CALLS_BEFORE_A_GRAPH = 3
+"""Of a library that loads kernels and allocates in its first calls, which no graph may capture."""
+
+
 @dataclass(frozen=True)
 class Bound:
     """A stage at one batch size, its input on the device.

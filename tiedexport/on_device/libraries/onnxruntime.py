@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiedexport.on_device.work import Bound
+from tiedexport.on_device.work import CALLS_BEFORE_A_GRAPH, Bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tiedexport.bundle import Bundle
     from tiedexport.on_device.cuda import Cuda
     from tiedexport.runtimes import Memory
@@ -22,8 +21,6 @@ GRAPH_OPTIONS = {
     "onnxruntime-tensorrt": "trt_cuda_graph_enable",
 }
 """Runtime → the option that makes its provider use a CUDA graph."""
-
-_CALLS_BEFORE_A_GRAPH = 3
 
 
 class OnnxRuntime:
@@ -62,6 +59,9 @@ class OnnxRuntime:
         spec = stage.outputs[0]
         out = np.empty((len(x), *spec.element_shape), spec.dtype.dtype)
         source, target = self._cuda.allocate(x.nbytes), self._cuda.allocate(out.nbytes)
+        memory = ExitStack()
+        for address in (source, target):
+            memory.callback(self._cuda.free, address)
         self._cuda.copy_in(source, x)
         self._cuda.wait()
         binding = session.io_binding()
@@ -70,20 +70,13 @@ class OnnxRuntime:
         unsynchronised = onnxruntime.RunOptions()
         unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
         enqueue = partial(session.run_with_iobinding, binding, unsynchronised)
-        for _ in range(_CALLS_BEFORE_A_GRAPH):
+        for _ in range(CALLS_BEFORE_A_GRAPH):
             enqueue()
         output = partial(_fetched, self._cuda, out, target)
-        return Bound(enqueue, output, self._free(source, target))
+        return Bound(enqueue, output, memory.close)
 
     def close(self) -> None:
         """Sessions end with what they were bound to."""
-
-    def _free(self, *addresses: int) -> Callable[[], None]:
-        def free() -> None:
-            for address in addresses:
-                self._cuda.free(address)
-
-        return free
 
 
 def _fetched(cuda: Cuda, out: np.ndarray, address: int) -> np.ndarray:

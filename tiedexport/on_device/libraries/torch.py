@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tiedexport.on_device.work import Bound
+from tiedexport.on_device.work import CALLS_BEFORE_A_GRAPH, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tiedexport.on_device.cuda import Cuda
     from tiedexport.runtimes import Memory
     from tiedexport.spec import Precision, StageSpec
-
-_CALLS_BEFORE_A_GRAPH = 3
 
 
 class Torch:
@@ -70,7 +68,7 @@ class Torch:
             with torch.cuda.stream(self._stream):
                 results["output"] = call(source)
 
-        for _ in range(_CALLS_BEFORE_A_GRAPH):
+        for _ in range(CALLS_BEFORE_A_GRAPH):
             enqueue()
         launch, kept = enqueue, None
         if graph:
