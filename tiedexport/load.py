@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ROUNDS = 5
 """Turns of each runtime at a number of callers: as in `bench`, a drift of the machine hits all."""
 
-MOST_CALLERS = 256
+_MOST_CALLERS = 256
 
 
 @dataclass
@@ -181,10 +181,7 @@ def load(
     Raises:
         UsageError: an argument is out of range or names nothing that exists.
     """
-    if not 1 <= callers <= MOST_CALLERS:
-        raise UsageError(
-            "not a useful number of callers", got=callers, expected=f"1 to {MOST_CALLERS}"
-        )
+    refuse_callers(callers)
     refuse_batches([batch])
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     name = STAGE_OF_VERB.get(stage, stage)
@@ -193,21 +190,33 @@ def load(
     crowds = [
         _crowd(bundle, one, name, batch, threads) for one in candidates(bundle, runtime, memory)
     ]
-    found: dict[int, list[Load]] = {index: [] for index in range(len(crowds))}
+    found: list[list[Load]] = [[] for _ in crowds]
     try:
         with (progress or Progress(quiet=True)).task("load", len(numbers)) as task:
             for number in numbers:
                 told = heat(crowds, number, warmup_s, duration_s)
-                for index, row in enumerate(told):
+                for rows, crowd, row in zip(found, crowds, told, strict=True):
                     # Who cannot run at all is one row.
-                    if crowds[index].session is not None or number == numbers[-1]:
-                        found[index].append(row)
+                    if crowd.session is not None or number == numbers[-1]:
+                        rows.append(row)
                 task.advance(note=f"callers {number}")
     finally:
         for crowd in crowds:
             if crowd.session is not None:
                 crowd.session.close()
-    return tuple(row for rows in found.values() for row in rows)
+    return tuple(row for rows in found for row in rows)
+
+
+def refuse_callers(callers: int) -> None:
+    """Refuse none, and more than tell anything.
+
+    Raises:
+        UsageError: there are as few or as many.
+    """
+    if not 1 <= callers <= _MOST_CALLERS:
+        raise UsageError(
+            "not a useful number of callers", got=callers, expected=f"1 to {_MOST_CALLERS}"
+        )
 
 
 def numbers_up_to(callers: int) -> list[int]:

@@ -65,8 +65,8 @@ def open_device_rows(rows: Sequence[Row], bundle: Bundle) -> list[DeviceRow]:
     for index, row in enumerate(rows):
         if row.on_gpu:
             for graph in (False, True):
-                one = DeviceRow(row.runtime, row.precision, row.reason, row.memory)
-                one.of, one.graph = index, graph
+                way = (row.runtime, row.precision, row.reason, row.memory)
+                one = DeviceRow(*way, of=index, graph=graph)
                 if row.contender is not None:
                     one.open(bundle)
                 found.append(one)
