@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "runtimes"))
-from recorded_machine import bundle_with_plans, give_plans, recorded_machine
+from recorded_machine import recorded_machine, runnable_bundle
 
 from tiedexport import device, trt
 from tiedexport.audit.device import examine
@@ -24,8 +24,7 @@ def rows_of(bundle: Bundle) -> list[Stage]:
 
 def test_engines_that_share_a_buffer_hold_one_copy(tmp_path, monkeypatch):
     gpu = recorded_machine(monkeypatch)
-    bundle = bundle_with_plans(tmp_path / "model.tied")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "model.tied")
     ran = [row for row in rows_of(bundle) if row.status != "not run"]
     assert [row.status for row in ran] == ["one copy"]
     names = {tie.name for tie in ran[0].ties}
@@ -38,8 +37,7 @@ def test_engines_that_share_a_buffer_hold_one_copy(tmp_path, monkeypatch):
 
 def test_engines_with_a_buffer_each_hold_copies(tmp_path, monkeypatch):
     gpu = recorded_machine(monkeypatch)
-    bundle = bundle_with_plans(tmp_path / "model.tied")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "model.tied")
     monkeypatch.setattr(
         device.DeviceWeights,
         "of",
@@ -62,8 +60,7 @@ def test_engines_with_a_buffer_each_hold_copies(tmp_path, monkeypatch):
 )
 def test_a_row_that_did_not_run_says_why(available, weights, words, tmp_path, monkeypatch):
     gpu = recorded_machine(monkeypatch)
-    bundle = bundle_with_plans(tmp_path / "model.tied", weights=weights)
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "model.tied", weights=weights)
     if not available:
         monkeypatch.setattr(trt, "driver", lambda: Availability(False, reason="no driver here"))
     rows = rows_of(bundle)

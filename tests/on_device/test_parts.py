@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from model_machine import STEP_MS, ModelGpu, machine_of_plans
-from recorded_machine import FP16, PROFILE, bundle_with_plans, give_plans
+from recorded_machine import FP16, PROFILE, runnable_bundle
 from rich.console import Console
 
 from tiedexport.contender import SessionContender
@@ -38,9 +38,7 @@ def machine(monkeypatch) -> ModelGpu:
 
 @pytest.fixture
 def bundle(machine, tmp_path):
-    made = bundle_with_plans(tmp_path / "m.tied")
-    give_plans(machine, made)
-    return made
+    return runnable_bundle(machine, tmp_path / "m.tied")
 
 
 @pytest.mark.parametrize("graph", [False, True])

@@ -126,5 +126,12 @@ def give_plans(gpu, bundle, **changes) -> None:
             gpu.version_compatible.add(plan.file.encode())
 
 
+def runnable_bundle(gpu, path, **changes):
+    """`bundle_with_plans`, whose plans this machine knows."""
+    bundle = bundle_with_plans(path, **changes)
+    give_plans(gpu, bundle)
+    return bundle
+
+
 def session_on(bundle):
     return open_session(bundle, runtime="tensorrt_rtx")

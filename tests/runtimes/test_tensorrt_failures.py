@@ -15,7 +15,7 @@ import handmade
 import numpy as np
 import pytest
 from handmade import images
-from recorded_machine import bundle_with_plans, give_plans, recorded_machine
+from recorded_machine import recorded_machine, runnable_bundle
 
 from tiedexport.bundle import open_bundle
 from tiedexport.device import DeviceWeights
@@ -32,8 +32,7 @@ KINDS = ("shared", "baked", "one-plan")
 
 def machine_with(tmp_path, monkeypatch, weights, **changes):
     gpu = recorded_machine(monkeypatch)
-    bundle = bundle_with_plans(tmp_path / "model.tied", weights=weights, **changes)
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "model.tied", weights=weights, **changes)
     return gpu, bundle
 
 

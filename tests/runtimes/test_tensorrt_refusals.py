@@ -15,6 +15,7 @@ from recorded_machine import (
     bundle_with_plans,
     give_plans,
     recorded_machine,
+    runnable_bundle,
     session_on,
 )
 
@@ -36,9 +37,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def bundle(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "model.tied")
-    give_plans(gpu, bundle)
-    return bundle
+    return runnable_bundle(gpu, tmp_path / "model.tied")
 
 
 @pytest.mark.parametrize(

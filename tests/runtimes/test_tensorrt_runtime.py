@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import recording_gpu
 from handmade import images
-from recorded_machine import FP16, bundle_with_plans, give_plans, recorded_machine, session_on
+from recorded_machine import FP16, recorded_machine, runnable_bundle, session_on
 
 from tiedexport.bundle import open_bundle
 from tiedexport.device import DeviceWeights
@@ -27,9 +27,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def bundle(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "model.tied")
-    give_plans(gpu, bundle)
-    return bundle
+    return runnable_bundle(gpu, tmp_path / "model.tied")
 
 
 def expected(bundle, x, shape):
@@ -64,10 +62,9 @@ def test_recorded_run_gives_results_that_later_calls_leave_alone(gpu, bundle):
 
 
 def test_recorded_batches_below_the_profile_are_filled_up(tmp_path, gpu):
-    bundle = bundle_with_plans(
-        tmp_path / "model.tied", options=EngineOptions(profiles=((4, 8, 16),))
+    bundle = runnable_bundle(
+        gpu, tmp_path / "model.tied", options=EngineOptions(profiles=((4, 8, 16),))
     )
-    give_plans(gpu, bundle)
     x = images(2)
     with session_on(bundle) as session:
         y = session.reconstruct(x)
@@ -121,8 +118,7 @@ def test_recorded_sessions_that_nobody_closed_are_freed_too(gpu, bundle):
 
 
 def test_recorded_baked_plans_put_no_weights_on_the_device(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "model.tied", weights="baked")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "model.tied", weights="baked")
     x = images(2)
     with session_on(bundle) as session:
         y = session.reconstruct(x)
@@ -186,8 +182,7 @@ def test_recorded_capture_that_breaks_leaves_the_stream_usable(gpu, bundle, capl
 
 def test_recorded_tensorrt_itself_needs_no_strategy_and_captures(tmp_path, monkeypatch):
     gpu = recorded_machine(monkeypatch, "tensorrt")
-    bundle = bundle_with_plans(tmp_path / "model.tied", package="tensorrt")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "model.tied", package="tensorrt")
     x, y = images(4), np.zeros((4, 6, 6), np.float32)
     with open_session(bundle, runtime="tensorrt") as session:
         session.bind("autoencoder", x, y)()
