@@ -19,6 +19,7 @@ from recorded_machine import (
     give_plans,
     plan_of,
     recorded_machine,
+    runnable_bundle,
     session_on,
     with_plans,
 )
@@ -40,9 +41,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def halves(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "halves.tied", weights="one-plan")
-    give_plans(gpu, bundle)
-    return bundle
+    return runnable_bundle(gpu, tmp_path / "halves.tied", weights="one-plan")
 
 
 def codes(n: int) -> np.ndarray:
@@ -97,8 +96,7 @@ def test_recorded_halves_are_captured_into_one_graph(gpu, halves):
 
 def test_a_plan_whose_halves_cannot_idle_is_refused(tmp_path, gpu):
     options = EngineOptions(profiles=(PROFILE,))
-    bundle = bundle_with_plans(tmp_path / "m.tied", weights="one-plan", options=options)
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "m.tied", weights="one-plan", options=options)
     with pytest.raises(RuntimeFailedError, match="a half of profile 0 cannot idle: it takes 1 up"):
         session_on(bundle)
 
@@ -177,8 +175,7 @@ def test_recorded_batches_of_any_size_run_in_any_profiles(
         profiles = [(0, *others) for _, *others in profiles]
     options = EngineOptions(profiles=tuple(profiles))
     path = tmp_path_factory.mktemp("profiles") / "m.tied"
-    bundle = bundle_with_plans(path, weights=weights, options=options)
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, path, weights=weights, options=options)
     per_row = CODE if weights == "one-plan" else 1
     with session_on(bundle) as session:
         for batch in batches:
@@ -193,8 +190,7 @@ def test_recorded_batches_of_any_size_run_in_any_profiles(
 
 def test_recorded_contexts_are_one_a_profile_and_step(tmp_path, gpu):
     options = EngineOptions(profiles=((0, 1, 1), (0, 8, 64)))
-    bundle = bundle_with_plans(tmp_path / "m.tied", weights="one-plan", options=options)
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "m.tied", weights="one-plan", options=options)
     with session_on(bundle):
         # Two stages of one step and one of two, in two profiles.
         assert sorted(context.profile for context in gpu.living()) == [0] * 4 + [1] * 4
@@ -204,8 +200,7 @@ def test_recorded_contexts_are_one_a_profile_and_step(tmp_path, gpu):
 
 
 def test_recorded_replaced_weight_changes_every_stage_and_no_address(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "m.tied")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "m.tied")
     before = set(Engine.alive)
     x, z = images(2), codes(2)
     y = np.zeros_like(x)
@@ -226,8 +221,7 @@ def test_recorded_replaced_weight_changes_every_stage_and_no_address(tmp_path, g
 
 
 def test_recorded_sessions_of_a_replaced_checkpoint_have_its_weights(tmp_path, gpu):
-    bundle = bundle_with_plans(tmp_path / "m.tied")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "m.tied")
     x = images(2)
     with session_on(bundle) as session:
         old = session.reconstruct(x)
@@ -250,8 +244,7 @@ def test_recorded_sessions_of_a_replaced_checkpoint_have_its_weights(tmp_path, g
     ],
 )
 def test_a_weight_of_another_shape_or_type_cannot_replace_one(tmp_path, gpu, name, array, words):
-    bundle = bundle_with_plans(tmp_path / "m.tied")
-    give_plans(gpu, bundle)
+    bundle = runnable_bundle(gpu, tmp_path / "m.tied")
     before = set(Engine.alive)
     with session_on(bundle):
         (weights,) = {engine.weights for engine in set(Engine.alive) - before}
