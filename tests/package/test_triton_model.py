@@ -16,7 +16,7 @@ from triton_schema import config_of
 from tiedexport.errors import BundleError, UsageError
 from tiedexport.package import package
 from tiedexport.package.triton_model import TritonPythonModel
-from tiedexport.session import open_session
+from tiedexport.session import Session, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,14 +101,18 @@ def test_every_request_of_a_batch_gets_its_own_rows(
     np.testing.assert_array_equal(np.concatenate([o.array for o in outputs]), expected)
 
 
-def test_a_lone_request_is_computed_where_it_lies(model: TritonPythonModel) -> None:
-    (answer,) = model.execute([{"input": np.zeros((2, 20), np.float32)}])
-    assert answer.output_tensors[0].array.shape == (2, 20)
+def test_a_lone_request_is_computed_where_it_lies(
+    model: TritonPythonModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "run", lambda self, stage, x: x)
+    given = np.zeros((2, 20), np.float32)
+    (answer,) = model.execute([{"input": given}])
+    assert np.shares_memory(answer.output_tensors[0].array, given)
 
 
 def test_what_a_session_refuses_is_an_error_of_each_request(model: TritonPythonModel) -> None:
     answers = model.execute([{"input": np.zeros((2, 5), np.float32)}] * 2)
-    assert [str(answer.error).count("input") for answer in answers] != [0, 0]
+    assert ["input" in str(answer.error) for answer in answers] == [True, True]
     assert [answer.output_tensors for answer in answers] == [[], []]
 
 

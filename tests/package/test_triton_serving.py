@@ -15,6 +15,7 @@ import tritonclient.grpc
 import tritonclient.http
 from command_line import tiedexport
 from conftest import bound_of, make_checkpoint
+from triton_schema import STAGES
 from triton_server import needs_triton, triton_server
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 pytestmark = needs_triton
 
-STAGES = ("encoder", "decoder", "autoencoder")
 CALLERS = 16
 UNDER_LOAD_S = 60
 PROTOCOLS = {"http": tritonclient.http, "grpc": tritonclient.grpc}
