@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Arrivals = Literal["poisson", "constant"]
 Verdict = Literal["good", "failed", "different"]
 
-ARRIVALS: tuple[Arrivals, ...] = ("poisson", "constant")
+ARRIVALS: tuple[Arrivals, ...] = get_args(Arrivals)
 LEAST_REQUESTS = 100
 """Fewer have no 99th percentile."""
 

@@ -43,7 +43,7 @@ def _closed(of: str, rows: list[ServerLoad], loads: list[Load]) -> Table:
     return Table(
         ("callers", "p50", "p99", "answered/s", "p50 here", "p99 here", "here/s", "adds"),
         tuple(_beside(row, without.get(row.callers)) for row in rows),
-        marks=tuple("failed" if row.status == "failed" else "" for row in rows),
+        marks=_marks(rows),
         title=f"{of}: {contender(rows[0])}; here: {beside}, without a server",
         first_number=0,
     )
@@ -78,10 +78,15 @@ def _open(of: str, rows: list[ServerLoad]) -> Table:
             )
             for row in rows
         ),
-        marks=tuple("failed" if row.status == "failed" else "" for row in rows),
+        marks=_marks(rows),
         title=f"{of}: latency from the scheduled moment, whoever waits",
         first_number=0,
     )
+
+
+def _marks(rows: list[ServerLoad]) -> tuple[str, ...]:
+    """Of failures alone: that the others passed, their figures tell."""
+    return tuple("failed" if row.status == "failed" else "" for row in rows)
 
 
 def reasons(result: ServerResult) -> list[tuple[str, str, str]]:
