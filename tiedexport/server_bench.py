@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from tiedexport import environment
 from tiedexport.bundle import Bundle, open_bundle
 from tiedexport.contender import refuse_batches
 from tiedexport.errors import TiedExportError, UsageError
-from tiedexport.load import MOST_CALLERS, Crowd, heat, numbers_up_to
+from tiedexport.load import Crowd, heat, numbers_up_to, refuse_callers
 from tiedexport.open_loop import (
     ARRIVALS,
     arrivals_s,
@@ -51,7 +51,8 @@ _MOST_REQUESTS = 1_000_000
 """Of one load: all of them are scheduled before the first is sent."""
 
 
-class _Way(TypedDict):
+@dataclass(frozen=True)
+class _Way:
     """How long, and how requests arrive."""
 
     callers: int
@@ -142,7 +143,7 @@ def server_bench(
     stages = [bundle.manifest.stage(STAGE_OF_VERB.get(name, name)) for name in stage]
     base = model_name(model or bundle.manifest.name)
     models = {one.name: f"{base}_{one.name}" for one in stages}
-    way = _Way(callers=callers, rates=rates, duration_s=duration_s, arrivals=arrivals)
+    way = _Way(callers, rates, duration_s, arrivals)
     own = _Own(tuple(runtime), threads)
     with (
         (progress or Progress(quiet=True)).task("server", len(stages) * len(batch)) as task,
@@ -166,10 +167,10 @@ def server_bench(
 
 def _options(way: _Way, threads: int, model: str) -> dict[str, float | str]:
     """As on the command line, so that a report can say how to repeat it."""
-    found: dict[str, float | str] = {"duration": way["duration_s"], "arrivals": way["arrivals"]}
+    found: dict[str, float | str] = {"duration": way.duration_s, "arrivals": way.arrivals}
     found["threads"] = threads
-    if way["rates"]:
-        found["rate"] = ",".join(f"{rate:.12g}" for rate in way["rates"])
+    if way.rates:
+        found["rate"] = ",".join(f"{rate:.12g}" for rate in way.rates)
     return found | ({"model": model} if model else {})
 
 
@@ -179,10 +180,7 @@ def precise_loop() -> asyncio.AbstractEventLoop:
 
 
 def _refuse(callers: int, rates: Sequence[float], arrivals: str, duration_s: float) -> None:
-    if not 1 <= callers <= MOST_CALLERS:
-        raise UsageError(
-            "not a useful number of callers", got=callers, expected=f"1 to {MOST_CALLERS}"
-        )
+    refuse_callers(callers)
     if any(not 0 < rate < np.inf for rate in rates):
         raise UsageError("rates must be positive", got=list(rates), expected="requests a second")
     if arrivals not in ARRIVALS:
@@ -229,14 +227,14 @@ async def _closed(
     asked: Target, crowds: Sequence[Crowd], way: _Way
 ) -> tuple[list[ServerLoad], list[Load]]:
     """Closed loops of more and more callers, the server and this process in turns."""
-    await closed_loop(asked.ask, way["callers"], _WARM_UP_S)
+    await closed_loop(asked.ask, way.callers, _WARM_UP_S)
     rows: list[ServerLoad] = []
     loads = [crowd.row for crowd in crowds if crowd.session is None]
     able = [crowd for crowd in crowds if crowd.session is not None]
-    for callers in numbers_up_to(way["callers"]):
-        answers = await closed_loop(asked.ask, callers, way["duration_s"])
+    for callers in numbers_up_to(way.callers):
+        answers = await closed_loop(asked.ask, callers, way.duration_s)
         rows.append(summed_up(replace(asked.row, callers=callers), answers))
-        loads += heat(able, callers, _WARM_UP_S, way["duration_s"])
+        loads += heat(able, callers, _WARM_UP_S, way.duration_s)
     return rows, loads
 
 
@@ -244,10 +242,10 @@ async def _open(asked: Target, closed: Sequence[ServerLoad], way: _Way) -> list[
     """Open loops of higher and higher rates."""
     most = max(row.achieved_per_s or 0.0 for row in closed)
     rows: list[ServerLoad] = []
-    for rate in way["rates"] or [share * most for share in SWEEP if most]:
-        answers = await open_loop(asked.ask, arrivals_s(rate, way["duration_s"], way["arrivals"]))
+    for rate in way.rates or [share * most for share in SWEEP if most]:
+        answers = await open_loop(asked.ask, arrivals_s(rate, way.duration_s, way.arrivals))
         row = replace(asked.row, loop="open", offered_per_s=rate)
         rows.append(summed_up(row, answers))
-        if not way["rates"] and saturated(rows[-1]):
+        if not way.rates and saturated(rows[-1]):
             break
     return rows
