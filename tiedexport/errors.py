@@ -5,6 +5,8 @@ Every error says what, where, got, expected and what to do next; each class has 
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_DONE = 0
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
@@ -107,3 +109,18 @@ class RuntimeFailedError(TiedExportError):
     """A runtime or engine builder refused or failed; carries the library's own words."""
 
     exit_code = EXIT_MISSING
+
+
+def fields_of(error: TiedExportError) -> dict[str, str | None]:
+    """An error as texts, from which another process makes it again with `error_of`."""
+    kind = next(base for base in type(error).__mro__ if base.__module__ == __name__)
+    values = {name: getattr(error, name) for name in ("what", "where", "got", "expected", "hint")}
+    texts = {name: None if value is None else str(value) for name, value in values.items()}
+    return {"kind": kind.__name__, **texts}
+
+
+def error_of(fields: dict[str, Any]) -> TiedExportError:
+    """The error of which another process told `fields_of`."""
+    texts = dict(fields)
+    kind: type[TiedExportError] = globals()[texts.pop("kind")]
+    return kind(**texts)

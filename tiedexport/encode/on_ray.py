@@ -27,8 +27,6 @@ _LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 """Has a Ray of this machine alone listen on 127.0.0.1. It reads that when it is imported; where
 the caller did so before, it listens on every address."""
 
-_FIELDS = ("what", "where", "got", "expected", "hint")
-
 
 class Worker:
     """An actor: it opens the job once, and computes the parts that Ray hands to it."""
@@ -43,8 +41,7 @@ class Worker:
         try:
             run_here(self._work, map(int, batch["part"]), done.append, lambda _rows: None)
         except errors.TiedExportError as error:
-            fields = {name: _text(getattr(error, name)) for name in _FIELDS}
-            failure = msgspec.json.encode({"kind": type(error).__name__, **fields})
+            failure = msgspec.json.encode(errors.fields_of(error))
             return {"record": [b""], "failure": [failure]}
         return {"record": [msgspec.json.encode(done[0])], "failure": [b""]}
 
@@ -87,8 +84,7 @@ def run_parts(
     try:
         for row in _rows(work, parts, [str(bundle), str(output), os.getcwd()]):
             if row["failure"]:
-                failure = msgspec.json.decode(row["failure"])
-                raise getattr(errors, failure.pop("kind"))(**failure)
+                raise errors.error_of(msgspec.json.decode(row["failure"]))
             record = msgspec.json.decode(row["record"], type=Done)
             with disk_reported(work.folder):
                 done(record)
@@ -128,7 +124,3 @@ def _rows(work: Work, parts: Sequence[int], where: list[str]) -> Iterator[dict[s
         num_gpus=1 if on_gpu else 0,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, len(parts))),
     ).iter_rows()
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 from click.exceptions import Exit
 
-from tiedexport.errors import EXIT_DONE, EXIT_INTERNAL, RuntimeFailedError, TiedExportError
+from tiedexport.errors import (
+    EXIT_DONE,
+    EXIT_INTERNAL,
+    RuntimeFailedError,
+    TiedExportError,
+    error_of,
+    fields_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,17 +26,6 @@ MEETING_PLACE = "TIEDEXPORT_TRAINING"
 """The variable that names the folder of those whom `tiedexport train --nproc` started."""
 
 INTERRUPTED = 130
-
-
-class Reason(msgspec.Struct, frozen=True):
-    """Why a training ended before its end: an error's fields, and its exit code."""
-
-    exit_code: int
-    what: str
-    where: str | None = None
-    got: str | None = None
-    expected: str | None = None
-    hint: str | None = None
 
 
 def leads() -> bool:
@@ -70,9 +66,7 @@ def reporting_to_launcher() -> Iterator[None]:
         _record(error, error.exit_code)
     except TiedExportError as error:
         with contextlib.suppress(FileExistsError), reason.open("xb") as file:
-            fields = {name: _text(getattr(error, name)) for name in ("where", "got", "expected")}
-            told = Reason(error.exit_code, error.what, **fields, hint=error.hint)
-            file.write(msgspec.json.encode(told))
+            file.write(msgspec.json.encode(fields_of(error)))
         raise Exit(error.exit_code) from error
     except Exception as error:
         _record(error, EXIT_INTERNAL)
@@ -82,12 +76,7 @@ def raise_reason(folder: str) -> None:
     """Raise what one of the processes that met in a folder did, if any."""
     path = _reason_file(folder)
     if path.exists():
-        reason = msgspec.json.decode(path.read_bytes(), type=Reason)
-        fields = msgspec.structs.asdict(reason)
-        exit_code = fields.pop("exit_code")
-        error = TiedExportError(fields.pop("what"), **fields)
-        error.exit_code = exit_code
-        raise error
+        raise error_of(msgspec.json.decode(path.read_bytes()))
 
 
 def _reason_file(folder: str) -> Path:
@@ -99,7 +88,3 @@ def _record(error: Exception, exit_code: int) -> NoReturn:
 
     get_error_handler().record_exception(error)
     raise Exit(exit_code) from error
-
-
-def _text(field: object) -> str | None:
-    return None if field is None else str(field)
