@@ -146,9 +146,7 @@ def plan(
 def _sharing(group: Group, batch_size: int) -> str:
     """Who does what of a batch."""
     processes = group.part.processes
-    most = max(
-        len(range(batch_size)[Part(i, processes).rows(batch_size)]) for i in range(processes)
-    )
+    most = math.ceil(batch_size / processes)
     held = "a part of the model in each (FSDP2)" if group.shard else "the whole model in each (DDP)"
     if processes == 1 and not group.shard:
         return "1"

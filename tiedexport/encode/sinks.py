@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tiedexport import atomic
-from tiedexport.data.extras import needed_for
 from tiedexport.encode.arrow import of_booleans, of_column, of_numbers
 from tiedexport.encode.job import ARRAY, Done, all_done, part_name
 from tiedexport.errors import DataError, UsageError
@@ -79,12 +78,11 @@ class ParquetSink:
 
     Raises:
         DataError: a column that is kept has the name of the new one.
-        MissingRuntimeError: pyarrow is not installed.
     """
 
     def __init__(self, folder: Path, job: Job, spec: TensorSpec, kept: pa.Schema) -> None:
-        with needed_for("Parquet", "pyarrow", extra="data"):
-            import pyarrow as pa
+        import pyarrow as pa
+
         self._folder, self._job, self._spec = folder, job, spec
         if spec.name in kept.names:
             raise DataError(

@@ -95,7 +95,6 @@ def open_sink(output: Path, job: Job, sources: Sequence[Source], session: Sessio
 
     Raises:
         DataError: a column that is kept has the name of the new one.
-        MissingRuntimeError: pyarrow is not installed.
     """
     spec = stage_of(session, job.settings.stage).outputs[0]
     if is_array(output):
