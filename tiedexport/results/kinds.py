@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from tiedexport.errors import BadInputError
-from tiedexport.results import RESULT_SCHEMA, TrainResult, VerifyResult
+from tiedexport.results import RESULT_SCHEMA, BenchResult, TrainResult, VerifyResult
+from tiedexport.results.bench import BENCH_SCHEMA
 from tiedexport.results.demo import DemoResult
-from tiedexport.results.reading import decoded, json_object, read_bench
+from tiedexport.results.reading import decoded, json_object
 from tiedexport.results.server import SERVER_SCHEMA, ServerResult
 from tiedexport.results.suite import SuiteResult
 from tiedexport.results.ties import AuditResult
@@ -15,13 +16,12 @@ from tiedexport.results.ties import AuditResult
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tiedexport.results import BenchResult
-
 AnyResult: TypeAlias = (
-    DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult | SuiteResult
+    BenchResult | DemoResult | VerifyResult | AuditResult | TrainResult | ServerResult | SuiteResult
 )
 
 _BY_FIELD: dict[str, type[AnyResult]] = {
+    "latencies": BenchResult,
     "report": DemoResult,
     "comparisons": VerifyResult,
     "findings": AuditResult,
@@ -31,22 +31,23 @@ _BY_FIELD: dict[str, type[AnyResult]] = {
 }
 """A field that only one verb's result has, and its record."""
 
+_NEWEST = {BenchResult: BENCH_SCHEMA, ServerResult: SERVER_SCHEMA}
+"""The schemas of those that have numbers of their own."""
+
 _VERBS = "audit, bench, bench --server, bench --suite, demo, train or verify"
 
 
-def read_result(path: str | Path) -> AnyResult | BenchResult:
+def read_result(path: str | Path) -> AnyResult:
     """What a verb wrote with `--json`, of this version or an earlier one.
 
     Raises:
         BadInputError: there is no such file, it is no such result, or of a later version.
     """
     content, fields = json_object(path, _no_result)
-    if "latencies" in fields:
-        return read_bench(path)
     found = next((kind for field, kind in _BY_FIELD.items() if field in fields), None)
     if found is None:
         raise _no_result(path, f"fields {', '.join(list(fields)[:4]) or 'none'}")
-    newest = SERVER_SCHEMA if found is ServerResult else RESULT_SCHEMA
+    newest = _NEWEST.get(found, RESULT_SCHEMA)
     return decoded(content, fields, path, found, newest, _no_result)
 
 
