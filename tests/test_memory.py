@@ -6,6 +6,7 @@ import mmap
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,25 +29,32 @@ def test_private_bytes_never_exceed_pss_by_more_than_rounding():
     assert private_bytes() <= pss_bytes() + MIB
 
 
-DATA_OF_TWO_MAPPINGS = """
+TWO_MAPPINGS = """
 import mmap, sys
-from tiedexport.memory import data_pss_bytes, pss_bytes
-data_pss_bytes()
-before = data_pss_bytes()
-with open(sys.argv[1], "rb") as file:
+from pathlib import Path
+from tiedexport.memory import data_pss_bytes, held_bytes, pss_bytes
+path = Path(sys.argv[1])
+measure = {"data": data_pss_bytes, "held": lambda: held_bytes([path])}[sys.argv[2]]
+measure()
+before = measure()
+with path.open("rb") as file:
     twice = [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for _ in range(2)]
 assert all(sum(pages[::4096]) for pages in twice)
-after = data_pss_bytes()
+after = measure()
 print(after - before, after, pss_bytes())
 """
 
 
-def test_data_are_what_a_process_maps_and_holds_but_not_its_code(tmp_path):
-    """In a process of its own: this one's threads allocate when they like."""
-    (tmp_path / "file").write_bytes(os.urandom(16 * MIB))
-    command = [sys.executable, "-c", DATA_OF_TWO_MAPPINGS, tmp_path / "file"]
+def two_mappings(path: Path, measure: str) -> tuple[int, ...]:
+    """In a process of its own, as this one's threads allocate when they like: growth, held, Pss."""
+    command = [sys.executable, "-c", TWO_MAPPINGS, path, measure]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    grown, data, everything = map(int, printed.split())
+    return tuple(map(int, printed.split()))
+
+
+def test_data_are_what_a_process_maps_and_holds_but_not_its_code(tmp_path):
+    (tmp_path / "file").write_bytes(os.urandom(16 * MIB))
+    grown, data, everything = two_mappings(tmp_path / "file", "data")
     assert 16 * MIB <= grown < 17 * MIB
     assert data < everything
 
@@ -85,20 +93,6 @@ def test_a_process_that_does_not_exist_is_an_error_that_names_it(measure):
         measure(4194999)  # above the kernel's largest process id
 
 
-HELD_BY_TWO_MAPPINGS = """
-import mmap, sys
-from pathlib import Path
-from tiedexport.memory import held_bytes
-path = Path(sys.argv[1])
-held_bytes([path])
-before = held_bytes([path])
-with path.open("rb") as file:
-    maps = [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for _ in range(2)]
-assert all(sum(pages[::4096]) for pages in maps)
-print(held_bytes([path]) - before)
-"""
-
-
 def test_held_bytes_count_a_mapped_file_once_however_many_map_it(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(os.urandom(32 * MIB))
@@ -111,10 +105,9 @@ def test_held_bytes_count_a_mapped_file_once_however_many_map_it(tmp_path):
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        command = [sys.executable, "-c", HELD_BY_TWO_MAPPINGS, path]
-        printed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        grown, _, _ = two_mappings(path, "held")
         other.communicate(b"\n")
-    assert 32 * MIB <= int(printed) < 34 * MIB
+    assert 32 * MIB <= grown < 34 * MIB
 
 
 def test_held_bytes_count_private_pages_and_no_library():
