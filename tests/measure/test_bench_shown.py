@@ -111,6 +111,8 @@ def test_rows_without_enough_independent_rounds_have_no_interval_and_say_so():
     assert "– (1 of 60 rounds)" in text
     assert "1 of 1 rows have not enough independent rounds" in text
     assert "no interval" not in printed(whole())
+    compared_with = structs.replace(whole().against, changes=speeds)
+    assert bench_tables.against_remarks(compared_with)[0] == bench_tables.few_rounds(speeds)[0]
 
 
 def test_details_are_trtexec_s_lines_unbroken_in_a_pipe():

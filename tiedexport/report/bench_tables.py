@@ -158,10 +158,16 @@ def _span(ordered: Sequence[str]) -> str:
 def against_remarks(against: Against) -> list[tuple[str, str, str]]:
     """(status, who, what) of each reason why the comparison is not whole."""
     found = [("not run", "not comparable", warning) for warning in against.warnings]
+    found += few_rounds(against.changes)
     for where, rows in ((f"only in {against.file}", against.gone), ("only now", against.new)):
         if rows:
             found.append(("not run", where, "; ".join(rows)))
     return found
+
+
+def doubts(result: BenchResult) -> list[tuple[str, str, str]]:
+    """(status, what, reason) of all figures that may not repeat."""
+    return unsteady(result) + few_calls(result)
 
 
 def unsteady(result: BenchResult) -> list[tuple[str, str, str]]:

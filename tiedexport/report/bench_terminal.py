@@ -72,8 +72,7 @@ def print_suite(result: SuiteResult, console: Console | None = None) -> None:
 
 
 def _print_unsteady(console: Console, result: BenchResult) -> None:
-    doubts = bench_tables.unsteady(result) + bench_tables.few_calls(result)
-    for status, kind, reason in doubts:
+    for status, kind, reason in bench_tables.doubts(result):
         print_reason(console, status, kind, "may not repeat", reason)
 
 

@@ -77,8 +77,8 @@ def section(result: BenchResult) -> Section:
     blocks += bench_tables.ratios(result)
     blocks += surroundings_tables.tables(result)
     why = [
-        *(("unsteady", kind, reason) for _, kind, reason in bench_tables.unsteady(result)),
-        *(("unsteady", kind, reason) for _, kind, reason in bench_tables.few_calls(result)),
+        *(("unsteady", kind, reason) for _, kind, reason in bench_tables.doubts(result)),
+        *bench_tables.few_rounds(result.ratios),
         *tables.not_run(result.latencies),
         *device_tables.reasons(result.latencies),
         *surroundings_tables.reasons(result),

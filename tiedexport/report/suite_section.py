@@ -32,8 +32,7 @@ def section(result: SuiteResult) -> Section:
     why |= dict.fromkeys(
         ("unsteady", f"{model.name}: {kind}", reason)
         for model in result.models
-        for doubts in (bench_tables.unsteady(model.bench), bench_tables.few_calls(model.bench))
-        for _, kind, reason in doubts
+        for _, kind, reason in bench_tables.doubts(model.bench)
     )
     if why:
         blocks.append(Reasons(tuple(why)))
