@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from contextlib import contextmanager
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from tiedexport.data.extras import needed_for
 from tiedexport.data.files import samples_name
+from tiedexport.data.tables import columns_in_words, table_damage_reported
 from tiedexport.encode.arrow import of_booleans
 from tiedexport.encode.rows import Intake, Rows, checked_rows, merged
-from tiedexport.errors import ArrayError, DataError
+from tiedexport.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ class Table:
             importlib.import_module("pyarrow.parquet")  # fails here, before any file is opened
         self.path, self.kind, self.digest = path, kind, digest
         self._intake = intake
-        with _damage_reported(path):
+        with table_damage_reported(path):
             self._schema, sizes = _layout(path, kind)
         self.cuts: tuple[int, ...] | None = tuple(accumulate(sizes, initial=0))
         self.rows = sum(sizes)
@@ -62,7 +62,7 @@ class Table:
     def read(self, start: int, stop: int, block: int) -> Iterator[Rows]:
         """Called as `Source` says; `start` and `stop` are cuts."""
         first = start
-        with _damage_reported(self.path):
+        with table_damage_reported(self.path):
             for table in _of_size(self._batches(start, stop, block), self._schema, block):
                 yield self._rows(first, table)
                 first += len(table)
@@ -160,7 +160,7 @@ def _sample_column(schema: pa.Schema, intake: Intake, path: str) -> str:
         raise DataError(
             "which column holds the samples?" if able else "no column can hold samples",
             where=path,
-            got=", ".join(f"{field.name}: {field.type}" for field in schema) or "no column",
+            got=columns_in_words(schema),
             expected=f"{intake.column or 'one column'} of lists of "
             f"{math.prod(intake.spec.element_shape)} numbers",
             hint="--column NAME" if able else None,
@@ -232,21 +232,3 @@ def _values(
     filled = np.zeros((len(column), *shape), values.dtype)
     filled[good] = values
     return filled, rejected
-
-
-@contextmanager
-def _damage_reported(path: str) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except (DataError, ArrayError):
-        raise
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise DataError(
-            "the table cannot be read",
-            where=path,
-            got=f"{type(error).__name__}: {error}",
-            expected="a whole Parquet or Arrow file",
-            hint="fetch it again, or write it again",
-        ) from error

@@ -12,6 +12,7 @@ import numpy as np
 
 import tiedexport
 from tiedexport import atomic
+from tiedexport.data.tables import columns_in_words
 from tiedexport.encode.job import COMPLETE, Settings, all_done, folder_lock, read_job
 from tiedexport.encode.rows import Intake
 from tiedexport.encode.sinks import ArraySink, ParquetSink
@@ -79,15 +80,11 @@ def open_sources(
             raise DataError(
                 "the inputs have different columns beside their samples",
                 where=other.path,
-                got=_in_words(other),
-                expected=f"{_in_words(one)}, as {one.path} has",
+                got=columns_in_words(other.schema()),
+                expected=f"{columns_in_words(one.schema())}, as {one.path} has",
                 hint="give each kind an -o of its own",
             )
     return sources
-
-
-def _in_words(source: Source) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in source.schema()) or "none"
 
 
 def open_sink(output: Path, job: Job, sources: Sequence[Source], session: Session) -> Sink:

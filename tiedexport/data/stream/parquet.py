@@ -12,6 +12,7 @@ from tiedexport.data.extras import needed_for
 from tiedexport.data.files import SAMPLE_KEYS, samples_name
 from tiedexport.data.pixels import check_samples
 from tiedexport.data.stream.shards import rows_at_a_time
+from tiedexport.data.tables import columns_in_words, table_damage_reported
 from tiedexport.errors import DataError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _column(schema: pa.Schema, wanted: str | None, path: Path) -> str:
     raise DataError(
         "no such column of lists" if wanted else "which column holds the samples?",
         where=path,
-        got=", ".join(f"{field.name}: {field.type}" for field in schema) or "no column",
+        got=columns_in_words(schema),
         expected=f"{wanted}: lists of numbers"
         if wanted
         else f"one column of lists of numbers, or one named {', '.join(SAMPLE_KEYS)}",
@@ -167,17 +168,10 @@ def _missing_value(where: object) -> DataError:
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """A file that is read through a small buffer; what pyarrow says of damage is a DataError."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            "the Parquet file cannot be read",
-            where=path,
-            got=str(error).splitlines()[0] if str(error) else repr(error),
-            expected="a whole Parquet file",
-            hint="fetch or write it again",
-        ) from error
+    with (
+        table_damage_reported(path),
+        pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
+    ):
+        yield file
