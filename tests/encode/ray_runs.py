@@ -12,11 +12,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tiedexport.encode import encode, on_ray
 from tiedexport.errors import DataError
 
-HOW = {"runtime": "native", "threads": 1, "batch": 16, "part_rows": 96}
+HOW: dict[str, Any] = {"runtime": "native", "threads": 1, "batch": 16, "part_rows": 96}
 
 
 def descendants() -> list[Path]:

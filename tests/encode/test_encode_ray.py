@@ -6,20 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from conftest import contents, needs_native
 from jobs import X
+from ray_runs import HOW
 
 from tiedexport.encode import encode
 from tiedexport.errors import MissingRuntimeError
 
 if TYPE_CHECKING:
     from tiedexport.bundle import Bundle
-
-HOW: dict[str, Any] = {"runtime": "native", "threads": 1, "batch": 16, "part_rows": 96}
 
 
 @pytest.fixture(scope="module")
