@@ -61,8 +61,8 @@ def test_data_are_what_a_process_maps_and_holds_but_not_its_code(tmp_path):
 
 def test_reserved_but_untouched_pages_do_not_count():
     before = pss_bytes()
-    with mmap.mmap(-1, 256 * MIB):
-        assert pss_bytes() - before < 64 * MIB
+    with mmap.mmap(-1, 1024 * MIB):
+        assert pss_bytes() - before < 512 * MIB  # room for what other threads allocate
 
 
 def test_peak_memory_sees_an_allocation_that_is_gone_at_the_end():
