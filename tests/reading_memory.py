@@ -15,12 +15,13 @@ import sys
 from tiedexport import data, memory
 
 stream = data.load(sys.argv[1], held_back=64).stream
-before = memory.private_bytes()
+measures = (memory.pss_bytes, memory.private_bytes)
+before = [measure() for measure in measures]
 most = 0
 for number, _ in zip(range(140), stream.epoch(0, 256, seed=0)):
     if number % 20 == 0:
-        most = max(most, memory.pss_bytes(), memory.private_bytes())
-print(most - before, number)
+        most = max(most, *(measure() - then for measure, then in zip(measures, before)))
+print(most, number)
 """
 
 
